@@ -1,0 +1,89 @@
+"""Batch and layer normalization: their definitions in plain NumPy.
+
+All take x as a matrix (M, C): rows are samples (and pixels), columns are channels or features.
+Sources: Ioffe & Szegedy 2015, "Batch Normalization", algorithm 1; Ba, Kiros & Hinton 2016,
+"Layer Normalization", section 3.
+"""
+
+import numpy as np
+
+
+def column_moments(x):
+    """Mean and population variance of each column.
+
+    x: (M, C), M >= 1. Returns mean (C,), var (C,) = sum_i (x_ic - mean_c)^2 / M, both summed in
+    float64 in two passes, so that a large mean does not swallow a small variance.
+    """
+    if len(x) == 0:
+        raise ValueError("column_moments: x has no rows, so its mean is not defined")
+    mean = np.mean(x, axis=0, dtype=np.float64)
+    var = np.mean((x - mean) ** 2, axis=0)
+    return mean.astype(x.dtype), var.astype(x.dtype)
+
+
+def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None):
+    """y = gamma * (x - mean) * inv_std + beta; x (M, C), the others (C,)."""
+    y = gamma * ((x - mean) * inv_std) + beta
+    return _give(y, x, out)
+
+
+def batch_norm_grad_sums(grad, x, mean, inv_std):
+    """Gradients of gamma and beta: column sums of grad * x_hat and of grad.
+
+    grad, x: (M, C); x_hat = (x - mean) * inv_std. Returns dgamma (C,), dbeta (C,).
+    """
+    x_hat = (x - mean) * inv_std
+    dgamma = np.sum(grad * x_hat, axis=0, dtype=np.float64)
+    dbeta = np.sum(grad, axis=0, dtype=np.float64)
+    return dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def batch_norm_grad_input(grad, x, gamma, mean, inv_std, dgamma, dbeta, count, out=None):
+    """dL/dx when mean and variance came from x itself.
+
+    dx = gamma * inv_std * (grad - dbeta / count - x_hat * dgamma / count)
+
+    (Ioffe & Szegedy 2015, the backward equations of section 3, collected.) count is the number of
+    rows that the moments and the sums were taken over: more than M if several processes shared
+    their sums.
+    """
+    x_hat = (x - mean) * inv_std
+    return _give(gamma * inv_std * (grad - (dbeta + x_hat * dgamma) / count), x, out)
+
+
+def layer_norm(x, gamma, beta, eps):
+    """y = gamma * x_hat + beta with x_hat = (x - mean) / sqrt(var + eps), row by row.
+
+    x: (M, C); gamma, beta: (C,). Returns y (M, C), mean (M,), inv_std (M,) = 1 / sqrt(var + eps).
+    """
+    mean = np.mean(x, axis=1, dtype=np.float64)
+    var = np.mean((x - mean[:, None]) ** 2, axis=1)
+    inv_std = 1 / np.sqrt(var + eps)
+    y = gamma * ((x - mean[:, None]) * inv_std[:, None]) + beta
+    return y.astype(x.dtype), mean.astype(x.dtype), inv_std.astype(x.dtype)
+
+
+def layer_norm_grad(grad, x, gamma, mean, inv_std):
+    """Gradients of y = layer_norm(x, gamma, beta).
+
+    grad, x: (M, C); gamma: (C,); mean, inv_std: (M,) from the forward pass.
+    With g = grad * gamma and row means <.>:
+        dx = inv_std * (g - <g> - x_hat * <g * x_hat>)
+    Returns dx (M, C), dgamma (C,) = sum_i grad * x_hat, dbeta (C,) = sum_i grad.
+    """
+    x_hat = (x - mean[:, None]) * inv_std[:, None]
+    g = grad * gamma
+    mean_g = np.mean(g, axis=1, keepdims=True)
+    mean_gx = np.mean(g * x_hat, axis=1, keepdims=True)
+    dx = inv_std[:, None] * (g - mean_g - x_hat * mean_gx)
+    dgamma = np.sum(grad * x_hat, axis=0, dtype=np.float64)
+    dbeta = np.sum(grad, axis=0, dtype=np.float64)
+    return dx.astype(x.dtype), dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def _give(result, like, out):
+    """The result in the dtype of `like`, in `out` if there is one."""
+    if out is None:
+        return result.astype(like.dtype)
+    out[...] = result
+    return out
