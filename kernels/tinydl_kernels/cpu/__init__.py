@@ -1,0 +1,31 @@
+"""The kernels for NumPy arrays, compiled by Numba.
+
+`tinydl_kernels.cpu.matmul` and the others are imported (and Numba with them) when first used.
+`describe_target()` says for which processor features they are compiled.
+"""
+
+from typing import Any
+
+from .._table import MODULE_OF, lazy_module
+
+_kernel, _names = lazy_module(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "describe_target":
+        from .target import describe_target
+
+        return describe_target
+    try:
+        return _kernel(name)
+    except ModuleNotFoundError as error:
+        # Until its kernel is written, a name stands for its definition.
+        if error.name != f"{__name__}.{MODULE_OF[name]}":
+            raise
+        from .. import reference
+
+        return getattr(reference, name)
+
+
+def __dir__() -> list[str]:
+    return [*_names(), "describe_target"]

@@ -1,0 +1,51 @@
+"""What the processor offers: the width of a vector register and how many of them there are.
+
+Asked of Numba, not of the processor itself, so that the answer is about the code that will really be
+made: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES (set both) compile for a lesser processor.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from numba.core.registry import cpu_target
+
+
+@functools.cache
+def codegen_target() -> tuple[str, str, frozenset[str]]:
+    """(triple, processor name, features), for example
+    ("x86_64-unknown-linux-gnu", "znver5", {"avx2", "avx512f", ...})."""
+    triple, name, features = cpu_target.target_context.codegen().magic_tuple()
+    enabled = frozenset(item[1:] for item in features.split(",") if item.startswith("+"))
+    return triple, name, enabled
+
+
+def vector_bytes() -> int:
+    """Width of a vector register: 64 with AVX-512, 32 with AVX2 and FMA, else 16 (SSE, NEON)."""
+    _, _, features = codegen_target()
+    if "avx512f" in features:
+        return 64
+    if "avx2" in features and "fma" in features:
+        return 32
+    return 16
+
+
+def vector_registers() -> int:
+    """Number of vector registers: 32 with AVX-512 and on 64-bit ARM, 16 on other x86."""
+    triple, _, features = codegen_target()
+    is_arm = triple.startswith(("aarch64", "arm64"))
+    return 32 if is_arm or "avx512f" in features else 16
+
+
+def describe_target() -> dict[str, Any]:
+    """What `tinydl doctor` prints about the processor and the code that is made for it."""
+    triple, name, features = codegen_target()
+    interesting = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512vl", "neon", "sve")
+    return {
+        "triple": triple,
+        "cpu": name,
+        "features": [feature for feature in interesting if feature in features],
+        "vector_bytes": vector_bytes(),
+        "vector_registers": vector_registers(),
+    }
