@@ -1,0 +1,68 @@
+"""The table of architectures, and models from a file of one's own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from tinydl.architectures.convolutional import cnn, lenet
+from tinydl.architectures.mlp import mlp
+from tinydl.architectures.resnet import resnet8, resnet20
+from tinydl.layers.base import Shape
+from tinydl.training.model import BaseModel
+
+Builder = Callable[..., BaseModel]
+
+ARCHITECTURES: dict[str, Builder] = {
+    "mlp": mlp,
+    "cnn": cnn,
+    "lenet": lenet,
+    "resnet8": resnet8,
+    "resnet20": resnet20,
+}
+
+
+def build(architecture: str, input_shape: Shape, classes: int, *, seed: int = 0) -> BaseModel:
+    """The network called ``architecture``, or what FUNCTION in ``FILE.py:FUNCTION`` returns, built.
+
+    A function of one's own is called as ``function(input_shape, classes, seed=seed)``.
+    """
+    builder = from_file(architecture) if ".py" in architecture else by_name(architecture)
+    model = builder(input_shape, classes, seed=seed)
+    if not isinstance(model, BaseModel):
+        raise TypeError(
+            f"{architecture} must return a model (tl.Sequential or tl.Model), got {type(model).__name__}"
+        )
+    if not model.built:
+        model.build_model(input_shape)
+    return model
+
+
+def by_name(name: str) -> Builder:
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ValueError(
+        f"unknown architecture {name!r}{hint}: expected one of {', '.join(ARCHITECTURES)}, "
+        "or a file of your own as FILE.py:FUNCTION"
+    )
+
+
+def from_file(reference: str) -> Builder:
+    """The function that ``FILE.py:FUNCTION`` names. This runs the file: it is the user's own program."""
+    file, _, function = reference.partition(":")
+    path = Path(file)
+    if not function:
+        raise ValueError(f"{reference}: name the function too, as {reference}:build")
+    if not path.is_file():
+        raise ValueError(f"{reference}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, function, None)):
+        raise ValueError(f"{path} defines no function {function!r}")
+    return getattr(module, function)

@@ -1,0 +1,178 @@
+"""A run described by one TOML file, checked before anything starts.
+
+    [data]
+    dataset = "mnist"
+    augment = false
+
+    [model]
+    architecture = "lenet"           # or "my_model.py:build"
+
+    [optimizer]
+    name = "adam"
+    learning_rate = 0.001            # any argument of that optimizer
+
+    [training]
+    epochs = 10
+    batch_size = 64
+    seed = 0
+
+Every key has a default; unknown keys and bad values are refused with their line, what was expected and the
+nearest right name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from tinydl.configs import lookup
+from tinydl.optimizers import OPTIMIZERS
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class DataConfig(Section):
+    dataset: str = Field("digits", description="Name of the data set (see `tinydl data list`).")
+    root: Path | None = Field(None, description="Folder of the files; by default TINYDL_DATA.")
+    validation_split: float = Field(
+        0.0, ge=0, lt=1, description="Share of the training data held out to watch the loss on."
+    )
+    augment: bool = Field(
+        False, description="Random crops and flips (flips only for natural images)."
+    )
+
+
+class ModelConfig(Section):
+    architecture: str = Field(
+        "cnn", description="Name of an architecture, or FILE.py:FUNCTION that builds a model."
+    )
+
+
+class OptimizerConfig(BaseModel):
+    """``name`` and any argument of that optimizer's constructor."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str = Field("adam", description="Name of the optimizer.")
+
+    @model_validator(mode="after")
+    def arguments_fit_the_optimizer(self) -> OptimizerConfig:
+        cls = lookup(self.name, OPTIMIZERS, "optimizer")
+        known = list(inspect.signature(cls).parameters)
+        for key in self.arguments():
+            if key not in known:
+                raise PydanticCustomError(
+                    "optimizer_argument",
+                    "{cls} has no argument '{key}'{hint}; it takes {known}",
+                    {"cls": cls.__name__, "key": key, "hint": near(key, known), "known": ", ".join(known)},
+                )
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TrainingConfig(Section):
+    epochs: int = Field(15, ge=1, description="Passes over the training data.")
+    batch_size: int = Field(32, ge=1, description="Samples in one step.")
+    seed: int = Field(0, ge=0, description="Fixes initial weights, order of samples, dropout.")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        "constant", description="Learning rate over the run: constant, cosine or one_cycle."
+    )
+    checkpoint_steps: int = Field(
+        0, ge=0, description="Write a checkpoint every so many steps (0: at each epoch's end)."
+    )
+
+
+class RunConfig(Section):
+    """Everything that one run of `tinydl train` depends on."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+
+
+class ConfigError(ValueError):
+    """A run's description that cannot be used; the message lists every problem, a line each."""
+
+
+def read_config(path: Path) -> RunConfig:
+    """The run described by the TOML file at ``path``; ``ConfigError`` lists all that is wrong with it."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return check_config(data, text, str(path))
+
+
+def check_config(data: dict[str, Any], text: str = "", source: str = "run") -> RunConfig:
+    """``data`` as a ``RunConfig``; ``text`` is the TOML it came from, to find lines in."""
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        problems = [f"{source}:{explain(e, text)}" for e in error.errors()]
+        raise ConfigError("\n".join(problems)) from None
+
+
+def explain(error: ErrorDetails, text: str) -> str:
+    """One problem in one line: where, what came, what was expected, the nearest right name."""
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "optimizer_argument":
+        path.append(error["ctx"]["key"])
+    place = f"{line_of(path, text) or '?'}: {'.'.join(path)}: "
+    if error["type"] == "extra_forbidden":
+        known = known_keys(path[:-1])
+        return f"{place}unknown key{near(path[-1], known)}; expected one of {', '.join(known)}"
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(error["input"], dict) else f", got {error['input']!r}"
+    return f"{place}{message}{got}"
+
+
+def known_keys(path: list[str]) -> list[str]:
+    """The keys that the section at ``path`` may have."""
+    section: Any = RunConfig
+    for key in path:
+        section = section.model_fields[key].annotation
+    return list(section.model_fields)
+
+
+def near(name: str, known: list[str]) -> str:
+    match = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+def line_of(path: list[str], text: str) -> int | None:
+    """The line on which the key at ``path`` stands in TOML ``text``; the table's line if the key is not found."""
+    table: list[str] = []
+    table_line = None
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if line.startswith("["):
+            table = [part.strip(" \"'") for part in line.strip("[] ").split("]")[0].split(".")]
+            if table == path[: len(table)]:
+                table_line = number
+            if table == path:
+                return number
+        elif "=" in line and not line.startswith("#"):
+            key = [part.strip(" \"'") for part in line.split("=", 1)[0].split(".")]
+            full = table + key
+            if full == path or full == path[: len(full)]:
+                return number
+    return table_line

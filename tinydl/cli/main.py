@@ -1,0 +1,16 @@
+"""The command line: ``tinydl train``, ``tinydl data``, …"""
+
+from __future__ import annotations
+
+import typer
+
+from tinydl.cli.data import app as data_app
+from tinydl.cli.train import train
+
+app = typer.Typer(
+    help="Neural networks from scratch: train, look inside, measure.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.add_typer(data_app, name="data")

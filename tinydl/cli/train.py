@@ -1,0 +1,247 @@
+"""``tinydl train``: one run from data to a folder with the trained model and its record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tinydl.cli.config import ConfigError, RunConfig, check_config, read_config
+from tinydl.cli.runs import (
+    create_run_folder,
+    plot_curves,
+    provenance,
+    read_metrics,
+    write_json,
+)
+
+DEFAULTS = RunConfig()
+console = Console()
+
+
+def option(section: str, key: str, *flags: str) -> Any:
+    """A flag that overrides the configuration's ``section.key``; its help and default come from there."""
+    config = getattr(DEFAULTS, section)
+    field = type(config).model_fields[key]
+    default = getattr(config, key)
+    shown = "TINYDL_DATA" if key == "root" else str(default)
+    return typer.Option(*flags, help=field.description, show_default=shown)
+
+
+def train(
+    architecture: Annotated[
+        str | None,
+        typer.Argument(
+            help="mlp, cnn, lenet, resnet8, resnet20, or a Python file of your own as FILE.py:FUNCTION.",
+            show_default=DEFAULTS.model.architecture,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A TOML file that describes the run; flags override it.")
+    ] = None,
+    dataset: Annotated[str | None, option("data", "dataset", "--dataset")] = None,
+    root: Annotated[Path | None, option("data", "root", "--root")] = None,
+    validation_split: Annotated[
+        float | None, option("data", "validation_split", "--validation-split")
+    ] = None,
+    augment: Annotated[bool | None, option("data", "augment", "--augment/--no-augment")] = None,
+    optimizer: Annotated[str | None, option("optimizer", "name", "--optimizer")] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="Learning rate.", show_default="the optimizer's own"),
+    ] = None,
+    schedule: Annotated[str | None, option("training", "schedule", "--schedule")] = None,
+    epochs: Annotated[int | None, option("training", "epochs", "--epochs")] = None,
+    batch_size: Annotated[int | None, option("training", "batch_size", "--batch-size")] = None,
+    seed: Annotated[int | None, option("training", "seed", "--seed")] = None,
+    checkpoint_steps: Annotated[
+        int | None, option("training", "checkpoint_steps", "--checkpoint-steps")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder in which the run's own folder is made.")] = Path(
+        "runs"
+    ),
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a run that was stopped: go on where it was."),
+    ] = None,
+) -> None:
+    """Train a network on images and test it: data, model, optimizer and training are all set by flags or by a file.
+
+    Without arguments: a small CNN on scikit-learn's 1,797 handwritten digits. Leaves a folder with the
+    configuration, metrics, weights, curves and the commit of the code; Ctrl-C saves a checkpoint first.
+    """
+    flags = {
+        "data": {
+            "dataset": dataset,
+            "root": root,
+            "validation_split": validation_split,
+            "augment": augment,
+        },
+        "model": {"architecture": architecture},
+        "optimizer": {"name": optimizer, "learning_rate": learning_rate},
+        "training": {
+            "schedule": schedule,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "checkpoint_steps": checkpoint_steps,
+        },
+    }
+    try:
+        if resume is not None:
+            folder, run = resume, read_run(resume)
+        else:
+            run = merge(read_config(config) if config else RunConfig(), flags)
+            folder = None
+        execute(run, runs, folder)
+    except (ConfigError, ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def read_run(folder: Path) -> RunConfig:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ConfigError(f"{folder} is not the folder of a run: it has no config.json")
+    return check_config(json.loads(file.read_text(encoding="utf-8")), source=str(file))
+
+
+def merge(config: RunConfig, flags: dict[str, dict[str, Any]]) -> RunConfig:
+    """``config`` with every flag that was given in place of its value."""
+    data = config.model_dump()
+    for section, values in flags.items():
+        given = {k: v for k, v in values.items() if v is not None}
+        if section == "optimizer" and "name" in given and given["name"] != data[section]["name"]:
+            data[section] = {}  # the arguments in the file were the other optimizer's
+        data[section].update(given)
+    return check_config(data, source="command line")
+
+
+def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
+    """Load, build, fit, test; write everything into the run's folder (``folder`` when resuming)."""
+    import tinydl as tl
+
+    data = tl.data.load(run.data.dataset, root=run.data.root)
+    x_train, y_train = data.x_train, data.y_train
+    validation = None
+    if run.data.validation_split:
+        x_train, x_val, y_train, y_val = tl.data.stratified_split(
+            x_train, y_train, test_fraction=run.data.validation_split, seed=run.training.seed
+        )
+    standardize = tl.data.Standardize.fit(x_train)
+    if run.data.validation_split:
+        validation = (standardize(x_val), y_val)
+
+    classes = len(data.class_names)
+    model = tl.architectures.build(
+        run.model.architecture, x_train.shape[1:], classes, seed=run.training.seed
+    )
+    loader = tl.data.DataLoader(
+        x_train,
+        y_train,
+        batch_size=run.training.batch_size,
+        seed=run.training.seed,
+        transform=standardize,
+        augment=augmentation(run),
+    )
+    model.compile(
+        optimizer=make_optimizer(run, steps=len(loader) * run.training.epochs),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+
+    resuming = folder is not None
+    if folder is None:
+        label = Path(run.model.architecture.partition(":")[0]).stem
+        folder = create_run_folder(runs, f"{run.data.dataset}-{label}")
+        write_json(folder / "config.json", run.model_dump(mode="json"))
+        write_json(folder / "provenance.json", provenance())
+        write_json(folder / "preprocessing.json", standardize.config())
+    console.print(
+        f"[bold]{run.model.architecture}[/] ({model.store.size:,} parameters) on [bold]{data.name}[/] "
+        f"({len(x_train):,} training and {len(data.x_test):,} test images), "
+        f"{run.optimizer.name}, seed {run.training.seed}; folder {folder}"
+    )
+
+    checkpoints = tl.callbacks.Checkpoint(
+        folder / "checkpoints", every_steps=run.training.checkpoint_steps or None
+    )
+    history = model.fit(
+        loader,
+        epochs=run.training.epochs,
+        validation_data=validation,
+        callbacks=[tl.callbacks.JSONLogger(folder / "metrics.jsonl"), checkpoints],
+        resume=resuming,
+    )
+    if history.interrupted:
+        console.print(f"stopped; go on with: tinydl train --resume {folder}")
+        raise typer.Exit(130)
+    model.save(folder / "model.safetensors")
+    plot_curves(
+        read_metrics(folder / "metrics.jsonl"),
+        folder / "curves.png",
+        f"{run.model.architecture} on {data.name}, {run.optimizer.name}",
+    )
+    report(model, standardize(data.x_test), data, folder)
+
+
+def make_optimizer(run: RunConfig, steps: int) -> Any:
+    """The optimizer with its learning rate, or with a schedule that ends when the run does."""
+    import tinydl as tl
+    from tinydl.configs import lookup
+
+    arguments = run.optimizer.arguments()
+    cls = lookup(run.optimizer.name, tl.optimizers.OPTIMIZERS, "optimizer")
+    if run.training.schedule != "constant":
+        peak = arguments.get("learning_rate") or cls().learning_rate
+        schedules = {"cosine": tl.schedules.CosineDecay, "one_cycle": tl.schedules.OneCycle}
+        arguments["learning_rate"] = schedules[run.training.schedule](peak, steps)
+    return cls(**arguments)
+
+
+def augmentation(run: RunConfig) -> list | None:
+    """Shifts for all images; mirror images only where they still show the same thing (not for digits)."""
+    import tinydl as tl
+
+    if not run.data.augment:
+        return None
+    digits = run.data.dataset in ("digits", "mnist")
+    return (
+        [tl.data.RandomCrop(padding=2)]
+        if digits
+        else [tl.data.RandomCrop(padding=4), tl.data.RandomFlip()]
+    )
+
+
+def report(model: Any, x_test: np.ndarray, data: Any, folder: Path) -> None:
+    """Test accuracy and the confusion matrix, on the screen and in result.json."""
+    from sklearn.metrics import confusion_matrix
+
+    predicted = model.predict(x_test, batch_size=256).argmax(axis=-1)
+    accuracy = float(np.mean(predicted == data.y_test))
+    matrix = confusion_matrix(data.y_test, predicted, labels=range(len(data.class_names)))
+    write_json(
+        folder / "result.json",
+        {
+            "test_accuracy": accuracy,
+            "class_names": list(data.class_names),
+            "confusion_matrix": matrix.tolist(),
+        },
+    )
+    table = Table(title="confusion matrix: rows are true classes, columns predictions", box=None)
+    table.add_column("", style="bold")
+    for name in data.class_names:
+        table.add_column(name, justify="right", style=None, header_style="bold")
+    for i, name in enumerate(data.class_names):
+        cells = [
+            f"[green]{n}[/]" if i == j else (f"[red]{n}[/]" if n else "[dim]·[/]")
+            for j, n in enumerate(matrix[i])
+        ]
+        table.add_row(name, *cells)
+    console.print(table)
+    console.print(f"test accuracy {100 * accuracy:.2f} %", highlight=False)
