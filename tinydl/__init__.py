@@ -12,36 +12,44 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-SUBMODULES = (
-    "callbacks",
-    "data",
-    "distributed",
-    "initializers",
-    "inspect",
-    "layers",
-    "losses",
-    "metrics",
-    "optimizers",
-    "regularizers",
-    "schedules",
-    "training",
-)
-# Public names that live in a submodule: tl.Sequential is tinydl.training.model.Sequential.
+# Public name -> the module that it is: tl.callbacks is tinydl.training.callbacks.
+SUBMODULES = {
+    "architectures": "tinydl.architectures",
+    "callbacks": "tinydl.training.callbacks",
+    "data": "tinydl.data",
+    "distributed": "tinydl.distributed",
+    "initializers": "tinydl.initializers",
+    "inspect": "tinydl.inspect",
+    "layers": "tinydl.layers",
+    "losses": "tinydl.losses",
+    "metrics": "tinydl.metrics",
+    "optimizers": "tinydl.optimizers",
+    "regularizers": "tinydl.regularizers",
+    "schedules": "tinydl.optimizers.schedules",
+    "training": "tinydl.training",
+}
+# Public name -> the module that it lives in: tl.Sequential is tinydl.training.model.Sequential.
 NAMES = {
-    "Sequential": "training.model",
+    "Ensemble": "tinydl.training.ensemble",
+    "Input": "tinydl.layers.symbolic",
+    "Model": "tinydl.training.functional",
+    "Sequential": "tinydl.training.model",
+    "gradcheck": "tinydl.inspect",
+    "load": "tinydl.training.saving",
 }
 __all__ = [*SUBMODULES, *NAMES]
 
 
 def __getattr__(name: str) -> Any:
     if name in SUBMODULES:
-        return importlib.import_module(f"tinydl.{name}")
-    if name in NAMES:
-        value = getattr(importlib.import_module(f"tinydl.{NAMES[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'tinydl' has no attribute {name!r}")
+        value = importlib.import_module(SUBMODULES[name])
+    elif name in NAMES:
+        value = getattr(importlib.import_module(NAMES[name]), name)
+    else:
+        raise AttributeError(f"module 'tinydl' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

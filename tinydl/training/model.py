@@ -13,7 +13,7 @@ from tinydl.parameters import ParameterStore
 from tinydl.randomness import stream
 
 
-class Model(Layer):
+class BaseModel(Layer):
     """Base of ``Sequential`` and of the functional ``tl.Model``.
 
     Life of a model: constructed (layers known) -> built (input shape known: parameters exist, in one flat
@@ -60,7 +60,7 @@ class Model(Layer):
             )
 
 
-class Sequential(Model, Chain):
+class Sequential(BaseModel, Chain):
     """Layers one after another, with everything a model has.
 
     Args:
