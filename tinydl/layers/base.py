@@ -136,7 +136,8 @@ class Layer:
             for p in layer.own_parameters:
                 if id(p) not in seen:
                     seen.add(id(p))
-                    yield f"{path}{p.name}", p
+                    # A model renames its parameters to their paths: the last part is the layer's own name.
+                    yield path + p.name.rpartition(".")[2], p
 
     def named_states(self, prefix: str = "") -> Iterator[tuple[str, NDArray]]:
         seen: set[int] = set()
