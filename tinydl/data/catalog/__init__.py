@@ -1,0 +1,126 @@
+"""Data sets by name: what they are, where their files lie and come from, how they are read."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from tinydl.data.dataset import Dataset
+from tinydl.data.errors import DataError
+from tinydl.data.folders import data_root
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file that ``tinydl data fetch`` downloads.
+
+    Attributes:
+        path: where it is put, relative to the data folder.
+        urls: its official home first, then mirrors of the same bytes.
+        sha256: of its bytes.
+        size: in bytes.
+    """
+
+    path: str
+    urls: tuple[str, ...]
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named data set; ``load(root, **options)`` of its ``module`` reads it."""
+
+    name: str
+    summary: str
+    home: str
+    citation: str
+    module: str
+    files: tuple[RemoteFile, ...] = ()
+
+
+MNIST_HOMES = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+
+
+def _mnist_file(name: str, sha256: str, size: int) -> RemoteFile:
+    return RemoteFile(f"mnist/{name}", tuple(home + name for home in MNIST_HOMES), sha256, size)
+
+
+CATALOG = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "digits",
+            "1,797 handwritten digits, 8 x 8 pixels of 0 to 16; comes with scikit-learn",
+            "https://archive.ics.uci.edu/dataset/80",
+            "Alpaydin, Kaynak 1998, Optical Recognition of Handwritten Digits",
+            "tinydl.data.catalog.digits",
+        ),
+        Entry(
+            "mnist",
+            "70,000 handwritten digits, 28 x 28 pixels",
+            "http://yann.lecun.com/exdb/mnist/",
+            "LeCun, Cortes, Burges 1998, The MNIST database of handwritten digits",
+            "tinydl.data.catalog.mnist",
+            (
+                _mnist_file(
+                    "train-images-idx3-ubyte.gz",
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                    9_912_422,
+                ),
+                _mnist_file(
+                    "train-labels-idx1-ubyte.gz",
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                    28_881,
+                ),
+                _mnist_file(
+                    "t10k-images-idx3-ubyte.gz",
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                    1_648_877,
+                ),
+                _mnist_file(
+                    "t10k-labels-idx1-ubyte.gz",
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                    4_542,
+                ),
+            ),
+        ),
+    )
+}
+
+
+def names() -> list[str]:
+    """The names that ``load`` knows."""
+    return list(CATALOG)
+
+
+def info(name: str) -> Entry:
+    """What is known of a data set without reading it."""
+    if name in CATALOG:
+        return CATALOG[name]
+    near = difflib.get_close_matches(name.lower(), CATALOG, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise DataError(f"unknown data set {name!r}{hint}: expected one of {', '.join(CATALOG)}")
+
+
+def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Dataset:
+    """Read a data set by its name.
+
+    Args:
+        name: one of ``names()``.
+        root: the folder with its files; by default ``TINYDL_DATA``, else the folder into which
+            ``tinydl data fetch`` downloads.
+        options: keyword arguments of this data set's own ``load`` (see its module).
+
+    Raises:
+        DataError: an unknown name, or a corrupt file.
+        MissingDataError: files that are not there; the message says where they were looked for and
+            what to do.
+    """
+    return importlib.import_module(info(name).module).load(data_root(root), **options)

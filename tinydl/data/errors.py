@@ -1,0 +1,25 @@
+"""Errors about data: each names the culprit (file, sample, row) and says what would be right."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class DataError(ValueError):
+    """Data that cannot be used: a corrupt file, a NaN, a label out of range, arrays that do not fit."""
+
+
+class MissingDataError(DataError, FileNotFoundError):
+    """Files that are not where they were looked for; the message says where, and what to do."""
+
+
+def require(module: str, purpose: str) -> ModuleType:
+    """Import an optional package when it is first needed, or say how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = {"PIL": "pillow"}.get(module.split(".")[0], module.split(".")[0])
+        raise ModuleNotFoundError(
+            f"{purpose} needs the package '{package}': pip install 'tinydl[data]'"
+        ) from error

@@ -1,0 +1,111 @@
+"""Deterministic preparation of batches, alike in training and in prediction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydl.configs import from_config
+from tinydl.data.errors import DataError
+from tinydl.data.validation import CHUNK_BYTES
+
+
+class Standardize:
+    """z = (x - mean) / std: every feature with mean 0 and standard deviation 1.
+
+    Fit it on the training samples alone: statistics that have seen the test set leak it into
+    training. Takes any dtype, uint8 images among them; float64 stays float64, everything else
+    becomes float32.
+
+    Args:
+        mean, std: numbers, or arrays that broadcast against a sample; one number per channel, (C,),
+            for images. A std of 0 (a feature that never changes) counts as 1.
+    """
+
+    def __init__(self, mean: Any, std: Any) -> None:
+        self.mean = np.asarray(mean, np.float64)
+        self.std = np.asarray(std, np.float64)
+        for name, array in (("mean", self.mean), ("std", self.std)):
+            if not np.isfinite(array).all():
+                raise DataError(f"Standardize: {name} must be finite, got {array}")
+        if (self.std < 0).any():
+            raise DataError(f"Standardize: std must be >= 0, got {self.std}")
+
+    @classmethod
+    def fit(cls, x: NDArray, per: str = "channel") -> Standardize:
+        """Mean and (population) standard deviation of training samples.
+
+        Args:
+            x: (N, …, C).
+            per: "channel" takes the statistics over all axes but the last, giving (C,): over
+                samples and pixels for images, over samples for a table (N, C). "feature" takes them
+                over the samples only, giving every pixel its own.
+        """
+        if per not in ("channel", "feature"):
+            raise ValueError(f"per must be 'channel' or 'feature', got {per!r}")
+        if x.size == 0:
+            raise DataError(f"Standardize.fit needs at least one sample, got shape {x.shape}")
+        axes = 0 if per == "feature" or x.ndim == 1 else tuple(range(x.ndim - 1))
+        # Two passes in float64: the one-pass formula E[x²] - E[x]² cancels where the mean is large.
+        mean = _mean(x, axes, lambda part: part.astype(np.float64))
+        variance = _mean(x, axes, lambda part: np.square(part - mean))
+        if not np.isfinite(variance).all():
+            raise DataError("Standardize.fit: the samples hold NaN or infinity")
+        return cls(mean, np.sqrt(variance))
+
+    def __call__(self, x: NDArray) -> NDArray:
+        dtype = x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
+        z = np.subtract(x, self.mean.astype(dtype), dtype=dtype)
+        z *= (1.0 / np.where(self.std == 0, 1.0, self.std)).astype(dtype)
+        return z
+
+    def invert(self, z: NDArray) -> NDArray:
+        """x = z * std + mean, e.g. to show an image that was standardized."""
+        return z * np.where(self.std == 0, 1.0, self.std) + self.mean
+
+    def config(self) -> dict[str, Any]:
+        return {"mean": self.mean.tolist(), "std": self.std.tolist()}
+
+    def __repr__(self) -> str:
+        return f"Standardize(mean={_short(self.mean)}, std={_short(self.std)})"
+
+
+class Rescale:
+    """y = scale * x + offset, e.g. ``Rescale(1 / 255)`` for uint8 images to [0, 1]."""
+
+    def __init__(self, scale: float, offset: float = 0.0) -> None:
+        self.scale = float(scale)
+        self.offset = float(offset)
+
+    def __call__(self, x: NDArray) -> NDArray:
+        dtype = x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
+        return np.multiply(x, dtype.type(self.scale), dtype=dtype) + dtype.type(self.offset)
+
+    def config(self) -> dict[str, Any]:
+        return {"scale": self.scale, "offset": self.offset}
+
+    def __repr__(self) -> str:
+        return f"Rescale({self.scale!r}, {self.offset!r})"
+
+
+TRANSFORMS: dict[str, type] = {"standardize": Standardize, "rescale": Rescale}
+
+
+def get(transform: Any) -> Any:
+    """A transform from its configuration (``tinydl.configs.as_config``); a function stays itself."""
+    return transform if callable(transform) else from_config(transform, TRANSFORMS, "transform")
+
+
+def _mean(x: NDArray, axes: Any, function: Any) -> NDArray:
+    """Mean of ``function(x)`` over the axes, in pieces, so that float64 copies stay small."""
+    rows = max(1, CHUNK_BYTES // max(1, x[:1].nbytes))
+    total: Any = 0.0
+    for start in range(0, len(x), rows):
+        total = total + function(x[start : start + rows]).sum(axis=axes)
+    return np.asarray(total) / (x.size / np.size(total))
+
+
+def _short(array: NDArray) -> str:
+    return np.array2string(array, precision=4, threshold=8, separator=", ")
