@@ -10,6 +10,7 @@ from tinydl.data.catalog import info, load, names
 from tinydl.data.dataset import Dataset
 from tinydl.data.errors import DataError, MissingDataError
 from tinydl.data.idx import read_idx
+from tinydl.data.labels import class_histogram, encode_labels, one_hot
 from tinydl.data.loader import DataLoader
 from tinydl.data.sampling import SampleRandom
 from tinydl.data.splitting import stratified_indices, stratified_split
@@ -28,9 +29,12 @@ __all__ = [
     "SampleRandom",
     "Standardize",
     "check_samples",
+    "class_histogram",
+    "encode_labels",
     "info",
     "load",
     "names",
+    "one_hot",
     "read_idx",
     "stratified_indices",
     "stratified_split",

@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class DataError(ValueError):
-    """Data that cannot be used: a corrupt file, a NaN, a label out of range, arrays that do not fit."""
+    """Data that cannot be used: a corrupt file, a NaN, a label out of range."""
 
 
 class MissingDataError(DataError, FileNotFoundError):

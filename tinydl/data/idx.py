@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tinydl.data.errors import DataError
 
-DTYPES = {
+DTYPES: dict[int, np.dtype] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
     0x0B: np.dtype(">i2"),

@@ -60,7 +60,7 @@ class SampleRandom:
         draw = _mix(np.array([self._draws], np.uint64) * GOLDEN + self._draw_key)
         return _mix(_mix(self._indices * GOLDEN + self._key) + draw)
 
-    def uniform(self) -> NDArray[np.float64]:
+    def uniform(self) -> NDArray[np.floating]:
         """A number in [0, 1) for each sample, (B,): the upper 53 bits, all that a float64 holds."""
         return (self.bits() >> np.uint64(11)) * 2.0**-53
 
@@ -70,7 +70,7 @@ class SampleRandom:
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finalizer: a bijection of 64-bit numbers; every input bit moves every output bit."""
+    """SplitMix64's finalizer, a bijection in which every input bit moves every output bit."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))

@@ -70,8 +70,8 @@ def stratified_split(
     seed: int = 0,
     class_names: Sequence[str] = (),
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """(x_train, y_train, x_test, y_test), every class with the same share in both parts."""
+    """(x_train, x_test, y_train, y_test), every class with the same share in both parts."""
     if len(x) != len(y):
         raise DataError(f"x has {len(x)} samples, y has {len(y)}: they must have the same number")
     train, test = stratified_indices(y, test_fraction, seed, class_names)
-    return x[train], y[train], x[test], y[test]
+    return x[train], x[test], y[train], y[test]

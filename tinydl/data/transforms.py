@@ -94,7 +94,7 @@ TRANSFORMS: dict[str, type] = {"standardize": Standardize, "rescale": Rescale}
 
 
 def get(transform: Any) -> Any:
-    """A transform from its configuration (``tinydl.configs.as_config``); a function stays itself."""
+    """A transform from its configuration (``as_config``); a function stays itself."""
     return transform if callable(transform) else from_config(transform, TRANSFORMS, "transform")
 
 

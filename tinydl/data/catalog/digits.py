@@ -21,7 +21,7 @@ def load(root: Path) -> Dataset:
     images = digits.images[..., None].astype(np.uint8)
     labels = digits.target.astype(np.int64)
     class_names = tuple(str(name) for name in digits.target_names)
-    x_train, y_train, x_test, y_test = stratified_split(
+    x_train, x_test, y_train, y_test = stratified_split(
         images, labels, TEST_FRACTION, SPLIT_SEED, class_names
     )
     return Dataset("digits", x_train, y_train, x_test, y_test, class_names, "scikit-learn")

@@ -21,14 +21,15 @@ FILES = (
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
 
-def load(root: Path) -> Dataset:
-    """Images (N, 28, 28, 1), uint8, labels 0 to 9, from the four files, gzipped or not.
-
-    They are looked for in ``root/mnist``, in ``root`` itself, then in ``root/mnist-10k`` (a smaller
-    training set).
-    """
+def locate(root: Path) -> list[Path]:
+    """The four files, in ``root/mnist``, ``root`` or ``root/mnist-10k`` (fewer training images)."""
     folders = [root / "mnist", root, root / "mnist-10k"]
-    paths = first_complete("mnist", folders, [(f"{name}.gz", name) for name in FILES])
+    return first_complete("mnist", folders, [(f"{name}.gz", name) for name in FILES])
+
+
+def load(root: Path) -> Dataset:
+    """Images (N, 28, 28, 1), uint8, and labels 0 to 9, from the four files, gzipped or not."""
+    paths = locate(root)
     x_train, y_train = _read_part(paths[0], paths[1])
     x_test, y_test = _read_part(paths[2], paths[3])
     return Dataset("mnist", x_train, y_train, x_test, y_test, CLASS_NAMES, str(paths[0].parent))
