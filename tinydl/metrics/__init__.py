@@ -1,0 +1,61 @@
+"""Metrics: what people read off a model, kept as sums that can be added up across batches and processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinydl.configs import from_config, lookup
+from tinydl.metrics.accuracy import (
+    Accuracy,
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    SparseCategoricalAccuracy,
+    TopKAccuracy,
+)
+from tinydl.metrics.base import MeanLoss, Metric
+from tinydl.metrics.confusion import F1, ConfusionMatrix, Precision, Recall
+
+METRICS: dict[str, type[Metric]] = {
+    "accuracy": Accuracy,
+    "acc": Accuracy,
+    "binary_accuracy": BinaryAccuracy,
+    "categorical_accuracy": CategoricalAccuracy,
+    "sparse_categorical_accuracy": SparseCategoricalAccuracy,
+    "top_k_accuracy": TopKAccuracy,
+    "precision": Precision,
+    "recall": Recall,
+    "f1": F1,
+    "confusion_matrix": ConfusionMatrix,
+}
+
+__all__ = [
+    "F1",
+    "METRICS",
+    "Accuracy",
+    "BinaryAccuracy",
+    "CategoricalAccuracy",
+    "ConfusionMatrix",
+    "MeanLoss",
+    "Metric",
+    "Precision",
+    "Recall",
+    "SparseCategoricalAccuracy",
+    "TopKAccuracy",
+    "get",
+]
+
+
+def get(metric: Metric | str | dict[str, Any], *, from_logits: bool = True) -> Metric:
+    """A metric, its name, or its config.
+
+    A metric given by name, where it tells yes from no by a single output, takes it to be a logit or a
+    probability as ``from_logits`` says: hand in ``loss.takes_logits``.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if isinstance(metric, str):
+        cls = lookup(metric, METRICS, "metric")
+        chosen = cls(from_logits=from_logits) if cls.has_threshold else cls()
+        chosen.name = metric.lower()
+        return chosen
+    return from_config(metric, METRICS, "metric")
