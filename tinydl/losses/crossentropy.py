@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tinydl_kernels as kernels
 from numpy.typing import NDArray
 
+import tinydl_kernels as kernels
 from tinydl.losses.base import Loss
 from tinydl.losses.elementwise import ElementwiseLoss
 

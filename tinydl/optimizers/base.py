@@ -62,7 +62,7 @@ class Optimizer:
 
     def __init__(
         self,
-        learning_rate: float | Schedule,
+        learning_rate: float | Schedule = 0.01,
         weight_decay: float = 0.0,
         clipvalue: float | None = None,
         clipnorm: float | None = None,

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-import tinydl_kernels as kernels
 from numpy.typing import NDArray
 
+import tinydl_kernels as kernels
 from tinydl.parameters import ParameterStore
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import tinydl_kernels as kernels
 
+import tinydl_kernels as kernels
 from tinydl.optimizers.base import Optimizer, check_positive, check_range
 from tinydl.optimizers.schedules import Schedule
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tinydl_kernels as kernels
-
 from tinydl.optimizers.base import Optimizer, check_range
 from tinydl.optimizers.schedules import Schedule
 
