@@ -29,8 +29,10 @@ MODULES = {
         "softmax_grad",
         "log_softmax",
         "exp",
+        "log",
         "tanh",
         "sigmoid",
+        "erf",
     ),
     "losses": ("softmax_cross_entropy", "binary_cross_entropy"),
     "normalization": (

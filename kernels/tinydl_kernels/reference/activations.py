@@ -17,6 +17,7 @@ ACTIVATIONS = (
 
 SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 GELU_CUBIC = 0.044715  # Hendrycks & Gimpel 2016, "Gaussian Error Linear Units", section 2
+GELU_TANH_FLAT = 10.0  # beyond it gelu_tanh is x or 0 to the last digit, and its slope 1 or 0
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
@@ -108,8 +109,9 @@ def activation_grad(name, grad, x, y, out=None, *, alpha=0.2):
             dx = grad * (0.5 * (1 + erf(x / math.sqrt(2.0))) + x * density)
         elif name == "gelu_tanh":
             t = np.tanh(SQRT_2_OVER_PI * (x + GELU_CUBIC * x**3))
-            inner = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * x * x)
-            dx = grad * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
+            z = np.clip(x, -GELU_TANH_FLAT, GELU_TANH_FLAT)  # where 1 - t^2 is 0, z^2 is finite
+            inner = SQRT_2_OVER_PI * (1 + 3 * GELU_CUBIC * z * z)
+            dx = grad * (0.5 * (1 + t) + 0.5 * z * (1 - t * t) * inner)
         else:  # (x s)' = s + x s (1 - s)
             s = sigmoid(x)
             dx = grad * (s + x * s * (1 - s))

@@ -1,0 +1,252 @@
+"""Activations, their gradients and softmax for NumPy arrays; definitions in `reference.activations`.
+
+An activation is a function of one number and its gradient one of two or three; `_Elementwise` makes
+the loops around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import prange
+
+from ..reference.activations import ACTIVATIONS
+from . import activation_functions, elementary
+from ._passes import BLOCK, Pass, block_end, blocks, check_floats, check_out, check_shape, overlaps
+from .rows import row_dot, row_max, row_sum, rows_per_block
+
+
+class _Elementwise:
+    """out[i] = function(inputs[i], alpha), and the same with the first input as the output.
+
+    The second has a loop of its own: where an input and the output are two names of one memory, the
+    compiler must assume that they overlap in any way, and does not vectorize.
+    """
+
+    def __init__(self, unary: Callable | None = None, binary: Callable | None = None) -> None:
+        make = _unary_loops(unary) if unary else _binary_loops(binary)
+        self._apart, self._in_place = Pass(make[0]), Pass(make[1])
+
+    def __call__(
+        self, name: str, first: np.ndarray, rest: tuple, out: np.ndarray | None, alpha: float
+    ) -> np.ndarray:
+        slope = first.dtype.type(alpha)
+        if out is None:
+            out = np.empty(first.shape, first.dtype)
+        else:
+            check_out(name, out, first)
+            if out is first and out.flags.c_contiguous and not overlaps(out, *rest):
+                flat = out.ravel()
+                self._in_place(flat.size, flat, *[array.ravel() for array in rest], slope)
+                return out
+            if not out.flags.c_contiguous or overlaps(out, first, *rest):
+                out[...] = self(name, first, rest, None, alpha)
+                return out
+        flat = out.ravel()
+        self._apart(flat.size, first.ravel(), *[array.ravel() for array in rest], flat, slope)
+        return out
+
+
+def _unary_loops(function: Callable) -> tuple[Callable, Callable]:
+    def unary(x, out, alpha):
+        for block in prange(blocks(x.size)):
+            for i in range(block * BLOCK, block_end(block, x.size)):
+                out[i] = function(x[i], alpha)
+
+    def unary_in_place(x, alpha):
+        for block in prange(blocks(x.size)):
+            for i in range(block * BLOCK, block_end(block, x.size)):
+                x[i] = function(x[i], alpha)
+
+    return unary, unary_in_place
+
+
+def _binary_loops(function: Callable) -> tuple[Callable, Callable]:
+    def binary(grad, known, out, alpha):
+        for block in prange(blocks(grad.size)):
+            for i in range(block * BLOCK, block_end(block, grad.size)):
+                out[i] = function(grad[i], known[i], alpha)
+
+    def binary_in_place(grad, known, alpha):
+        for block in prange(blocks(grad.size)):
+            for i in range(block * BLOCK, block_end(block, grad.size)):
+                grad[i] = function(grad[i], known[i], alpha)
+
+    return binary, binary_in_place
+
+
+def _loops(name: str) -> _Elementwise:
+    return _Elementwise(unary=getattr(activation_functions, name))
+
+
+_FORWARD = {name: _loops(name) for name in ACTIVATIONS}
+_BACKWARD = {
+    name: _Elementwise(binary=getattr(activation_functions, f"{name}_grad")) for name in ACTIVATIONS
+}
+_READS_X = frozenset({"gelu", "gelu_tanh", "silu"})
+_EXP, _LOG, _ERF = _loops("exp"), _loops("log"), _loops("erf")
+
+
+def exp(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """e^x, within 1 ulp of the true value."""
+    check_floats("exp", x=x)
+    return _EXP("exp", x, (), out, 1.0)
+
+
+def log(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Natural logarithm, within 1 ulp."""
+    check_floats("log", x=x)
+    return _LOG("log", x, (), out, 1.0)
+
+
+def erf(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Error function, within 2 ulp."""
+    check_floats("erf", x=x)
+    return _ERF("erf", x, (), out, 1.0)
+
+
+def tanh(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Hyperbolic tangent, within 2 ulp."""
+    check_floats("tanh", x=x)
+    return _FORWARD["tanh"]("tanh", x, (), out, 1.0)
+
+
+def sigmoid(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """1 / (1 + e^-x), within 2 ulp."""
+    check_floats("sigmoid", x=x)
+    return _FORWARD["sigmoid"]("sigmoid", x, (), out, 1.0)
+
+
+def activation(
+    name: str, x: np.ndarray, out: np.ndarray | None = None, *, alpha: float = 0.2
+) -> np.ndarray:
+    """y = name(x); `out` may be x itself. See `reference.activation`."""
+    check_floats("activation", x=x)
+    return _find(_FORWARD, name, alpha)("activation", x, (), out, alpha)
+
+
+def activation_grad(
+    name: str,
+    grad: np.ndarray,
+    x: np.ndarray | None,
+    y: np.ndarray | None,
+    out: np.ndarray | None = None,
+    *,
+    alpha: float = 0.2,
+) -> np.ndarray:
+    """dL/dx from grad = dL/dy and x or y; `out` may be grad itself. See `reference.activation_grad`."""
+    loops = _find(_BACKWARD, name, alpha)
+    if name == "linear":
+        known = grad
+    else:
+        argument, known = ("x", x) if name in _READS_X else ("y", y)
+        if known is None:
+            raise ValueError(f"activation_grad: {name} needs {argument}, which is None")
+        check_floats("activation_grad", grad=grad, **{argument: known})
+        check_shape("activation_grad", argument, known, grad.shape)
+    return loops("activation_grad", grad, (known,), out, alpha)
+
+
+def _find(table: dict[str, _Elementwise], name: str, alpha: float) -> _Elementwise:
+    if name not in table:
+        raise ValueError(f"activation {name!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
+    if not alpha > 0:
+        raise ValueError(f"alpha must be positive, not {alpha!r}")
+    return table[name]
+
+
+# --- softmax ----------------------------------------------------------------------------------------
+# Rows are often short (10 classes), too short for vectors. So a block of rows is worked on in steps:
+# the maxima and sums row by row, the exponentials, where the time goes, over the block as one piece.
+
+
+def _softmax_rows(x, out, columns):
+    rows = x.size // columns
+    step = rows_per_block(columns)
+    for block in prange((rows + step - 1) // step):
+        first, last = block * step, min((block + 1) * step, rows)
+        for row in range(first, last):
+            start, stop = row * columns, (row + 1) * columns
+            largest = row_max(x, start, stop)
+            for i in range(start, stop):
+                out[i] = x[i] - largest
+        for i in range(first * columns, last * columns):
+            out[i] = elementary.exp(out[i])
+        for row in range(first, last):
+            start, stop = row * columns, (row + 1) * columns
+            total = out.dtype.type(row_sum(out, start, stop))
+            for i in range(start, stop):
+                out[i] /= total
+
+
+def _log_softmax_rows(x, out, columns):
+    rows = x.size // columns
+    step = rows_per_block(columns)
+    for block in prange((rows + step - 1) // step):
+        first, last = block * step, min((block + 1) * step, rows)
+        powers = np.empty((last - first) * columns, x.dtype)
+        for row in range(first, last):
+            start, stop = row * columns, (row + 1) * columns
+            largest = row_max(x, start, stop)
+            for i in range(start, stop):
+                out[i] = x[i] - largest
+        for i in range(powers.size):
+            powers[i] = elementary.exp(out[first * columns + i])
+        for row in range(first, last):
+            start, stop = row * columns, (row + 1) * columns
+            total = row_sum(powers, start - first * columns, stop - first * columns)
+            log_total = elementary.log(out.dtype.type(total))
+            for i in range(start, stop):
+                out[i] -= log_total
+
+
+def _softmax_grad_rows(grad, y, out, columns):
+    rows = y.size // columns
+    step = rows_per_block(columns)
+    for block in prange((rows + step - 1) // step):
+        for row in range(block * step, min((block + 1) * step, rows)):
+            start, stop = row * columns, (row + 1) * columns
+            inner = out.dtype.type(row_dot(grad, y, start, stop))
+            for i in range(start, stop):
+                out[i] = y[i] * (grad[i] - inner)
+
+
+_SOFTMAX, _LOG_SOFTMAX = Pass(_softmax_rows), Pass(_log_softmax_rows)
+_SOFTMAX_GRAD = Pass(_softmax_grad_rows)
+
+
+def softmax(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """e^x / sum e^x over the last axis. See `reference.softmax`."""
+    return _by_rows("softmax", _SOFTMAX, {"x": x}, out)
+
+
+def log_softmax(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """x - log sum e^x over the last axis. See `reference.log_softmax`."""
+    return _by_rows("log_softmax", _LOG_SOFTMAX, {"x": x}, out)
+
+
+def softmax_grad(grad: np.ndarray, y: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """y * (grad - sum grad y) over the last axis. See `reference.softmax_grad`."""
+    return _by_rows("softmax_grad", _SOFTMAX_GRAD, {"grad": grad, "y": y}, out)
+
+
+def _by_rows(
+    name: str, loop: Pass, inputs: dict[str, np.ndarray], out: np.ndarray | None
+) -> np.ndarray:
+    check_floats(name, **inputs)
+    (argument, first), *others = inputs.items()
+    for other, array in others:
+        check_shape(name, other, array, first.shape)
+    if first.ndim == 0 or first.shape[-1] == 0:
+        raise ValueError(f"{name}: {argument} needs a last axis that is not empty")
+    if out is not None:
+        check_out(name, out, first)
+        if not out.flags.c_contiguous or overlaps(out, *inputs.values()):
+            out[...] = _by_rows(name, loop, inputs, None)
+            return out
+    else:
+        out = np.empty(first.shape, first.dtype)
+    flat = [array.ravel() for array in inputs.values()]
+    loop(first.size, *flat, out.ravel(), first.shape[-1])
+    return out

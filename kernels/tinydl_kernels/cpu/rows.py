@@ -1,0 +1,79 @@
+"""Maximum, sum and product sum of one row, a piece of a flat array, for the loops over rows."""
+
+from ._jit import REASSOCIATE, jit
+from ._passes import BLOCK
+from .elementary import bits, elementary, number
+
+# A sum of float32 numbers loses digits with every term. So pieces of this length are summed in the
+# array's own precision, in vector lanes, and their sums in float64.
+PIECE = 256
+
+
+@jit(cache=False)
+def rows_per_block(columns):
+    """How many rows of so many columns make up a block; at least one."""
+    return max(1, BLOCK // columns)
+
+
+@elementary
+def order(fmt):
+    """An integer that grows as x does; `from_order` gives x back.
+
+    The bits of positive numbers, read as an integer, are in order already; those of negative ones
+    run backwards until all bits but the sign are flipped. Flipping twice undoes it.
+    """
+    integer, all_but_sign, sign_place = fmt.integer, fmt.all_but_sign, fmt.sign_place
+
+    def code(x):
+        pattern = bits(x)
+        return integer(pattern ^ ((pattern >> sign_place) & all_but_sign))
+
+    return code
+
+
+@elementary
+def from_order(fmt):
+    integer, all_but_sign, sign_place = fmt.integer, fmt.all_but_sign, fmt.sign_place
+
+    def code(like, key):
+        return number(integer(key ^ ((key >> sign_place) & all_but_sign)))
+
+    return code
+
+
+@jit(cache=False)
+def row_max(x, start, stop):
+    """Largest of x[start:stop]. NaN may or may not win: the sums behind it are NaN anyway.
+
+    A maximum of floating-point numbers is not vectorized, since NaN makes it depend on the order; one
+    of integers is.
+    """
+    largest = order(x[start])
+    for i in range(start + 1, stop):
+        key = order(x[i])
+        largest = key if key > largest else largest
+    return from_order(x[start], largest)
+
+
+@jit(fastmath=REASSOCIATE, cache=False)
+def row_sum(x, start, stop):
+    """Sum of x[start:stop] as a float64."""
+    total = 0.0
+    for piece in range(start, stop, PIECE):
+        part = x.dtype.type(0)
+        for i in range(piece, min(piece + PIECE, stop)):
+            part += x[i]
+        total += part
+    return total
+
+
+@jit(fastmath=REASSOCIATE, cache=False)
+def row_dot(x, y, start, stop):
+    """Sum of x * y over [start, stop) as a float64."""
+    total = 0.0
+    for piece in range(start, stop, PIECE):
+        part = x.dtype.type(0)
+        for i in range(piece, min(piece + PIECE, stop)):
+            part += x[i] * y[i]
+        total += part
+    return total
