@@ -18,7 +18,7 @@ def fetch(
     report: Callable[[str], None] = print,
     progress: bool = False,
 ) -> list[Path]:
-    """Download the files of a data set into the data folder; those already there and right are kept.
+    """Download the files of a data set into the data folder; right ones already there are kept.
 
     A file appears under its name only when it is complete and its checksum is right.
 
@@ -32,8 +32,8 @@ def fetch(
         The paths of the files.
 
     Raises:
-        DataError: no home answered, or what came has another checksum; the message says how to get the file
-            by hand.
+        DataError: no home answered, or what came has another checksum; the message says how to
+            get the file by hand.
     """
     entry, folder = info(name), data_root(root)
     if not entry.files:
@@ -54,6 +54,7 @@ def _fetch_file(
             "Move it away to download the original; the data set can be used as it is otherwise"
         )
     pooch = require("pooch", "downloading data")
+    pooch.get_logger().setLevel("WARNING")  # `report` says what happens
     failures = []
     for url in file.urls:
         report(f"downloading {url} ({file.size / 1e6:.1f} MB)")
@@ -67,11 +68,8 @@ def _fetch_file(
                 downloader=pooch.HTTPDownloader(progressbar=progress, timeout=30),
             )
             return path
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # requests' errors are OSErrors; a wrong checksum: ValueError
-            failures.append(f"  {url}: {_first_line(error)}")
+        except (OSError, ValueError) as error:  # no answer; another checksum
+            failures.append(f"  {url}: {_reason(error)}")
     raise DataError(
         f"could not download {file.path}:\n" + "\n".join(failures) + "\n"
         f"By hand: download it where there is a network, put it at {path} "
@@ -87,5 +85,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _reason(error: Exception) -> str:
+    """One line: what really failed, without the layers of the HTTP library around it."""
+    inner = getattr(error.args[0], "reason", error) if error.args else error
+    return str(inner).splitlines()[0].rpartition("): ")[2] or type(error).__name__

@@ -91,6 +91,69 @@ CATALOG = {
                 ),
             ),
         ),
+        Entry(
+            "cifar10",
+            "60,000 photographs in 10 classes, 32 x 32 pixels, RGB",
+            "https://www.cs.toronto.edu/~kriz/cifar.html",
+            "Krizhevsky 2009, Learning multiple layers of features from tiny images",
+            "tinydl.data.catalog.cifar10",
+            (
+                RemoteFile(
+                    "cifar-10-binary.tar.gz",
+                    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+                    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+                    170_052_171,
+                ),
+            ),
+        ),
+        Entry(
+            "cifar100",
+            "60,000 photographs in 100 classes, 32 x 32 pixels, RGB",
+            "https://www.cs.toronto.edu/~kriz/cifar.html",
+            "Krizhevsky 2009, Learning multiple layers of features from tiny images",
+            "tinydl.data.catalog.cifar100",
+            (
+                RemoteFile(
+                    "cifar-100-binary.tar.gz",
+                    ("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
+                    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+                    168_513_733,
+                ),
+            ),
+        ),
+        Entry(
+            "names",
+            "32,033 first names, to be spelled character by character",
+            "https://github.com/karpathy/makemore",
+            "Names of the US Social Security Administration, as collected for makemore",
+            "tinydl.data.catalog.names",
+            (
+                RemoteFile(
+                    "names.txt",
+                    ("https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",),
+                    "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+                    228_145,
+                ),
+            ),
+        ),
+        Entry(
+            "shakespeare",
+            "1,115,394 characters of Shakespeare's plays",
+            "https://github.com/karpathy/char-rnn",
+            "Karpathy 2015, The unreasonable effectiveness of recurrent neural networks",
+            "tinydl.data.catalog.shakespeare",
+            (
+                RemoteFile(
+                    "tinyshakespeare.txt",
+                    (
+                        "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/"
+                        "tinyshakespeare/input.txt",
+                    ),
+                    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+                    1_115_394,
+                ),
+            ),
+        ),
     )
 }
 
