@@ -55,7 +55,8 @@ def get(metric: Metric | str | dict[str, Any], *, from_logits: bool = True) -> M
         return metric
     if isinstance(metric, str):
         cls = lookup(metric, METRICS, "metric")
-        chosen = cls(from_logits=from_logits) if cls.has_threshold else cls()
+        arguments: dict[str, Any] = {"from_logits": from_logits} if cls.has_threshold else {}
+        chosen = cls(**arguments)
         chosen.name = metric.lower()
         return chosen
     return from_config(metric, METRICS, "metric")

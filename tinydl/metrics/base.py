@@ -21,7 +21,7 @@ class Metric:
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name or default_name(type(self))
-        self.reset()
+        self._state: NDArray = self.empty_state()
 
     def update(
         self,
@@ -41,7 +41,7 @@ class Metric:
                     np.asarray(factor, np.float64), samples, f"{self.name}: {name}"
                 )
         added = self.sums(predictions, targets, weight)
-        self._state = added if self._state is None else self._state + added
+        self._state = self._state + added if self._state.size else added
 
     def sums(self, predictions: NDArray, targets: NDArray, weight: NDArray) -> NDArray:
         """What a batch adds to the state; ``weight`` has one entry per sample, 0 where the mask drops it."""
@@ -53,8 +53,8 @@ class Metric:
         """The metric made of the sums."""
         raise NotImplementedError(f"{type(self).__name__} must define value(state)")
 
-    def empty_state(self) -> NDArray | None:
-        """The sums before the first sample; None where their number is known with the first batch only."""
+    def empty_state(self) -> NDArray:
+        """The sums before the first sample."""
         return np.zeros(2)
 
     def reset(self) -> None:
@@ -62,16 +62,15 @@ class Metric:
 
     def state(self) -> NDArray:
         """The sums, a float64 array that may be added up over processes."""
-        if self._state is None:
-            raise RuntimeError(
-                f"{self.name}: the number of classes is not known before the first batch; "
-                "give it to the constructor (classes=…)"
-            )
         return self._state.copy()
+
+    def load_state(self, state: NDArray) -> None:
+        """Go on from the sums that ``state()`` gave."""
+        self._state = np.array(state, np.float64)
 
     def result(self, state: NDArray | None = None) -> Any:
         """The value over all samples since ``reset``, or of sums given (added up over processes)."""
-        return self.value(self.state() if state is None else state)
+        return self.value(self._state if state is None else state)
 
     def config(self) -> dict[str, Any]:
         return {"name": self.name}
@@ -87,7 +86,6 @@ class MeanLoss(Metric):
         super().__init__(name)
 
     def add(self, total: float, count: float) -> None:
-        assert self._state is not None
         self._state += (total, count)
 
     def value(self, state):

@@ -17,7 +17,8 @@ class ConfusionMatrix(Metric):
     """C[a, b] = Σ w_i over the samples of true class a that were predicted as class b; (K, K) float64.
 
     Args:
-        classes: K. By default the number of outputs, known with the first batch (2 for a single output).
+        classes: K. By default the number of outputs, known with the first batch (2 for a single output); until
+            then the state is empty, (0, 0), and cannot be added to that of a process that has seen a batch.
         from_logits: for a single output: yes is above 0 (True) or above 1/2 (False).
     """
 
@@ -53,10 +54,10 @@ class ConfusionMatrix(Metric):
         return np.bincount(cell, weights=w[counted], minlength=classes**2).reshape(classes, classes)
 
     def empty_state(self):
-        return None if self.classes is None else np.zeros((self.classes, self.classes))
+        return np.zeros((self.classes or 0, self.classes or 0))
 
     def value(self, state):
-        return state
+        return state.copy()
 
     def config(self) -> dict[str, Any]:
         return {"classes": self.classes, "from_logits": self.from_logits, **super().config()}
@@ -94,6 +95,8 @@ class _FromConfusion(ConfusionMatrix):
 
     def value(self, state):
         classes = len(state)
+        if classes == 0:  # no batch seen
+            return 0.0
         average = self.average or ("binary" if classes == 2 else "macro")
         if average == "binary" and classes != 2:
             raise ValueError(

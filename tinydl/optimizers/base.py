@@ -175,7 +175,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step. Set it to a number or a schedule."""
+        """The rate of the next step, a number. Set it to a number or a schedule; ``schedule`` is what was set."""
         return self.schedule(self.iterations)
 
     @learning_rate.setter
@@ -222,8 +222,8 @@ class Optimizer:
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as plain data."""
         arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        constant = isinstance(self.schedule, Constant)
-        arguments["learning_rate"] = self.schedule.value if constant else as_config(self.schedule)
+        rate = self.schedule
+        arguments["learning_rate"] = rate.value if isinstance(rate, Constant) else as_config(rate)
         return arguments
 
     def built_store(self) -> ParameterStore:
