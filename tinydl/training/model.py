@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tinydl import optimizers
+from tinydl.layers import register
 from tinydl.layers.base import Layer, Shape
 from tinydl.layers.containers import Chain
-from tinydl.parameters import ParameterStore
-from tinydl.randomness import stream
+from tinydl.metrics import Metric
+from tinydl.optimizers import Optimizer
+from tinydl.parameters import Parameter, ParameterStore
+from tinydl.randomness import get_state, set_state, stream
+from tinydl.training import fitting
+from tinydl.training.callbacks.base import Callback
+from tinydl.training.compiling import make_loss, make_metrics, refuse_softmax_before_logits
+from tinydl.training.history import History
 
 
 class BaseModel(Layer):
     """Base of ``Sequential`` and of the functional ``tl.Model``.
 
     Life of a model: constructed (layers known) -> built (input shape known: parameters exist, in one flat
-    buffer each for values and gradients) -> compiled (optimizer, loss, metrics) -> fitted.
+    buffer each for values and gradients) -> compiled (optimizer, loss, metrics) -> fitted. ``compile`` may come
+    before the model is built; ``fit`` builds it for the shape of its data.
+
+    Attributes:
+        optimizer, loss, metrics: as given to ``compile``.
+        stop_training: a callback sets it to end training.
+        epochs_trained: epochs of all calls of ``fit``.
+        output_mask: after ``forward``, which time steps of the output count; None where all do.
     """
 
     seed: int | None
     parameter_dtype: np.dtype
+    store: ParameterStore
+    regularized: list[Parameter]
+    optimizer: Optimizer | None = None
+    loss: Any = None
+    metrics: Sequence[Metric] = ()
+    stop_training = False
+    epochs_trained = 0
+    output_mask: Any = None
+
+    # ---- build --------------------------------------------------------------------------------------------
 
     def build_model(self, input_shape: Shape) -> None:
         """Create the parameters, lay them out in the flat buffers, and give random layers their streams."""
@@ -30,9 +57,26 @@ class BaseModel(Layer):
         for name, parameter in named:
             parameter.name = name
         self.store = ParameterStore(p for _, p in named)
-        for k, layer in enumerate(self.layers_in_order()):
-            if layer.is_random:
-                layer.rng = stream(self.seed, "dropout", k)
+        self.regularized = [p for _, p in named if p.regularizer is not None]
+        self.seed_dropout(self.seed)
+
+    def seed_dropout(self, seed: int | None) -> None:
+        """Give every random layer a stream of its own under ``seed``."""
+        for k, layer in enumerate(self.random_layers()):
+            layer.rng = stream(seed, "dropout", k)
+
+    def random_layers(self) -> list[Layer]:
+        return [layer for layer in self.layers_in_order() if layer.is_random]
+
+    def generators(self) -> list[np.random.Generator]:
+        """Those of all random layers, in forward order."""
+        return [layer.rng for layer in self.random_layers() if layer.rng is not None]
+
+    def output_layers(self) -> list[Layer]:
+        """The layers whose outputs are the model's."""
+        return [self]
+
+    # ---- weights ------------------------------------------------------------------------------------------
 
     def get_weights(self) -> list[NDArray]:
         """Copies of all parameters, then of all states, in forward order."""
@@ -45,12 +89,156 @@ class BaseModel(Layer):
         self._require_built()
         targets = [(n, p.value) for n, p in self.named_parameters()] + list(self.named_states())
         if len(weights) != len(targets):
-            raise ValueError(f"this model has {len(targets)} arrays, set_weights got {len(weights)}")
+            raise ValueError(
+                f"this model has {len(targets)} arrays, set_weights got {len(weights)}"
+            )
         for (name, target), array in zip(targets, weights, strict=True):
             if np.shape(array) != target.shape:
                 raise ValueError(f"'{name}' has shape {target.shape}, got {np.shape(array)}")
         for (_, target), array in zip(targets, weights, strict=True):
             target[...] = array
+
+    def snapshot(self) -> tuple[list[NDArray], list[dict]]:
+        """What a forward pass in training changes: copies of the states, and where the generators stand."""
+        return (
+            [array.copy() for _, array in self.named_states()],
+            [get_state(rng) for rng in self.generators()],
+        )
+
+    def restore(self, snapshot: tuple[list[NDArray], list[dict]]) -> None:
+        states, random = snapshot
+        for (_, array), saved in zip(self.named_states(), states, strict=True):
+            array[...] = saved
+        for rng, state in zip(self.generators(), random, strict=True):
+            set_state(rng, state)
+
+    # ---- train and use ------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Optimizer | str | dict = "adam",
+        loss: Any = None,
+        metrics: Iterable[Metric | str | dict] = (),
+        loss_weights: list[float] | None = None,
+    ) -> None:
+        """Choose how to train: objects, or their names as in Keras.
+
+        Args:
+            optimizer: "sgd", "adam", … or a ``tl.optimizers`` object.
+            loss: "sparse_categorical_crossentropy", "mse", … or a ``tl.losses`` object; a list of them, one for
+                each output, for a model of several. Classification losses take logits.
+            metrics: measured in training and evaluation, e.g. ["accuracy"].
+            loss_weights: factors of the losses in a list; 1 unless given.
+
+        Raises:
+            ValueError: an unknown name (with the nearest right one), or a softmax in front of a loss that takes
+                logits.
+        """
+        made_optimizer = optimizers.get(optimizer)
+        made_loss = make_loss(loss, loss_weights)
+        refuse_softmax_before_logits(self, made_loss)
+        self.metrics = make_metrics(metrics, made_loss)
+        self.optimizer, self.loss = made_optimizer, made_loss
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        validation_data: Any = None,
+        validation_split: float = 0.0,
+        callbacks: Sequence[Callback] = (),
+        verbose: int = 1,
+        seed: int | None = None,
+        sample_weight: Any = None,
+        class_weight: dict[int, float] | None = None,
+        shuffle: bool = True,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        resume: bool = False,
+    ) -> History:
+        """Train for ``epochs`` passes over the data.
+
+        Args:
+            x: samples, (N, …), or a list of arrays for a model of several inputs; or a ``tl.data.DataLoader``; or
+                any iterable of batches (x, y) or (x, y, sample_weight).
+            y: labels or targets, (N, …); a list of arrays for several outputs. None when ``x`` gives batches.
+            epochs: number of the epoch to stop before, as in Keras: with ``initial_epoch=5`` and ``epochs=10`` five
+                are trained.
+            batch_size: samples a step, for arrays; at most N.
+            validation_data: (x, y), (x, y, sample_weight), a loader or an iterable: measured after every epoch.
+            validation_split: in (0, 1): this share of the samples, the last ones in the order given, is not trained
+                on but measured after every epoch. Shuffle sorted data first.
+            callbacks: see ``tl.callbacks``.
+            verbose: 0 silent; 1 a progress bar (one line an epoch where the output is no terminal); 2 one line an
+                epoch.
+            seed: of the order of the samples and of dropout. None: the model's own, and each further call of ``fit``
+                goes on with new orders.
+            sample_weight: (N,) factors of the samples' losses.
+            class_weight: class number -> factor of the losses of its samples; others count 1.
+            shuffle: a new order in each epoch, for arrays.
+            initial_epoch: number of the first epoch.
+            steps_per_epoch: end an epoch after so many batches; needed for iterators without an end.
+            resume: go on from the newest checkpoint of the ``tl.callbacks.Checkpoint`` among the callbacks; where
+                there is none yet, start.
+
+        Returns:
+            The ``History``. Ctrl-C ends training after the step at hand: a checkpoint is written if there is a
+            ``Checkpoint``, and ``history.interrupted`` is True.
+
+        Raises:
+            ValueError, TypeError: data that do not fit the model or cannot be trained on; before the first step
+                where arrays are given.
+            NonFiniteLossError: the loss became NaN or infinite; names the layer in which that began.
+        """
+        request = fitting.FitRequest(
+            x=x,
+            y=y,
+            sample_weight=sample_weight,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            callbacks=list(callbacks),
+            verbose=verbose,
+            seed=seed,
+            class_weight=class_weight,
+            shuffle=shuffle,
+            initial_epoch=initial_epoch,
+            steps_per_epoch=steps_per_epoch,
+            resume=resume,
+        )
+        return fitting.fit(self, request)
+
+    def evaluate(
+        self, x: Any, y: Any = None, *, batch_size: int = 32, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """{"loss": …, and each metric by name} over the data, given as to ``fit``. Nothing is changed."""
+        return fitting.evaluate(self, x, y, batch_size, sample_weight)
+
+    def predict(self, x: Any, *, batch_size: int = 32) -> Any:
+        """The outputs for all samples, (N, …), computed batch by batch; a list of arrays for several outputs.
+
+        ``x`` is given as to ``fit``; targets in batches are left aside. Classification models that end in logits
+        predict logits: ``argmax(axis=-1)`` is the class, ``tl.layers.Softmax`` makes probabilities.
+        """
+        return fitting.predict(self, x, batch_size)
+
+    # ---- show and keep ------------------------------------------------------------------------------------
+
+    def summary(self) -> None:
+        """Print a table of layers, output shapes, parameters and memory."""
+        from tinydl.training.summary import print_summary
+
+        print_summary(self)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write architecture, weights, states and compile settings to a file for ``tl.load``; all or nothing."""
+        from tinydl.training.saving import save_model
+
+        save_model(self, path)
 
     def _require_built(self) -> None:
         if not self.built:
@@ -60,6 +248,7 @@ class BaseModel(Layer):
             )
 
 
+@register
 class Sequential(BaseModel, Chain):
     """Layers one after another, with everything a model has.
 

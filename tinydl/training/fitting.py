@@ -1,0 +1,224 @@
+"""What ``fit``, ``evaluate`` and ``predict`` do before the first batch: look at the arguments, build, check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinydl.losses import CategoricalCrossentropy
+from tinydl.training import evaluation
+from tinydl.training.batches import (
+    LoaderSource,
+    Source,
+    as_arrays,
+    count_samples,
+    is_arrays,
+    is_loader,
+    make_source,
+    split_validation,
+)
+from tinydl.training.callbacks.base import Callback
+from tinydl.training.callbacks.checkpoint import Checkpoint
+from tinydl.training.callbacks.progress import ProgressBar
+from tinydl.training.checks import check_inputs, check_targets, refuse_missing_targets
+from tinydl.training.class_weights import ClassWeights
+from tinydl.training.history import History
+from tinydl.training.loop import TrainingLoop
+
+if TYPE_CHECKING:
+    from tinydl.training.checkpoints import SavedTraining
+    from tinydl.training.model import BaseModel
+
+
+@dataclass
+class FitRequest:
+    """The arguments of ``fit``; see there."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
+    epochs: int
+    batch_size: int
+    validation_data: Any
+    validation_split: float
+    callbacks: list[Callback]
+    verbose: int
+    seed: int | None
+    class_weight: dict[int, float] | None
+    shuffle: bool
+    initial_epoch: int
+    steps_per_epoch: int | None
+    resume: bool
+
+
+def fit(model: BaseModel, request: FitRequest) -> History:
+    require_compiled(model)
+    check_epochs(request)
+    callbacks, checkpoint = take_checkpoint(request)
+    saved = checkpoint.prepare(request.resume) if checkpoint else None
+    seed, order_epoch = choose_order(model, request, saved)
+    training, validation = make_sources(model, request, seed, order_epoch)
+    prepare(model, training, request.seed)
+    check_source(model, training)
+    if validation is not None:
+        check_source(model, validation, "validation_data: ")
+
+    if request.verbose:
+        callbacks = [*callbacks, ProgressBar(request.verbose)]
+    loop = TrainingLoop(
+        model,
+        training,
+        epochs=request.epochs,
+        initial_epoch=request.initial_epoch,
+        validation=validation,
+        class_weights=make_class_weights(model, request.class_weight),
+        callbacks=callbacks,
+        checkpoint=checkpoint,
+        seed=seed,
+        order_epoch=order_epoch,
+        verbose=request.verbose,
+    )
+    return loop.run(saved)
+
+
+def evaluate(
+    model: BaseModel, x: Any, y: Any, batch_size: int, sample_weight: Any
+) -> dict[str, Any]:
+    require_compiled(model)
+    source = make_source(
+        x, y, sample_weight, batch_size=fitting_batch(x, batch_size), dtype=model.parameter_dtype
+    )
+    build_for(model, source)
+    check_source(model, source)
+    measured = evaluation.evaluate(model, source)
+    assert measured is not None
+    return measured
+
+
+def predict(model: BaseModel, x: Any, batch_size: int) -> Any:
+    if is_loader(x) and getattr(x, "shuffle", False):
+        raise ValueError(
+            "predict gives its outputs in the order of the batches, and this DataLoader shuffles them: "
+            "make it with shuffle=False"
+        )
+    if isinstance(x, list) and not is_arrays(x) and x and not isinstance(x[0], tuple):
+        x = np.asarray(x)  # a list of numbers
+    source = make_source(x, batch_size=fitting_batch(x, batch_size), dtype=model.parameter_dtype)
+    build_for(model, source)
+    check_source(model, source, targets=False)
+    return evaluation.predict(model, source)
+
+
+def require_compiled(model: BaseModel) -> None:
+    if model.optimizer is None or model.loss is None:
+        raise RuntimeError(
+            f"model '{model.name}' is not compiled: call model.compile(optimizer=…, loss=…, metrics=[…]) first"
+        )
+
+
+def check_epochs(request: FitRequest) -> None:
+    for name, least in (("epochs", 1), ("initial_epoch", 0)):
+        value = getattr(request, name)
+        if not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
+def take_checkpoint(request: FitRequest) -> tuple[list[Callback], Checkpoint | None]:
+    """The callbacks without the ``Checkpoint``, which the loop calls after all others."""
+    checkpoints = [c for c in request.callbacks if isinstance(c, Checkpoint)]
+    if len(checkpoints) > 1:
+        raise ValueError("give one Checkpoint, not several")
+    if request.resume and not checkpoints:
+        raise ValueError("resume=True needs a tl.callbacks.Checkpoint(folder) among the callbacks")
+    others = [c for c in request.callbacks if not isinstance(c, Checkpoint)]
+    return others, checkpoints[0] if checkpoints else None
+
+
+def choose_order(
+    model: BaseModel, request: FitRequest, saved: SavedTraining | None
+) -> tuple[int, int]:
+    """(seed, number that the order of the samples has for epoch 0).
+
+    The order is a function of seed and epoch. A second call of ``fit`` must not repeat the orders of the first:
+    its epochs are counted on, unless the user numbers them with ``initial_epoch`` or gives a seed of their own.
+    """
+    if saved is not None:
+        return saved.seed, saved.order_epoch
+    if request.seed is not None:
+        return request.seed, 0
+    seed = np.random.SeedSequence().entropy if model.seed is None else model.seed
+    assert isinstance(seed, int)
+    return seed, 0 if request.initial_epoch else model.epochs_trained
+
+
+def make_sources(
+    model: BaseModel, request: FitRequest, seed: int, order_epoch: int
+) -> tuple[Source, Source | None]:
+    """Batches to train on and batches to validate on."""
+    x, y, weight = request.x, request.y, request.sample_weight
+    validation = request.validation_data
+    if request.validation_split:
+        if validation is not None:
+            raise ValueError("give validation_data or validation_split, not both")
+        (x, y, weight), validation = split_validation(x, y, weight, request.validation_split)
+    training = make_source(
+        x,
+        y,
+        weight,
+        batch_size=request.batch_size,
+        shuffle=request.shuffle,
+        seed=seed,
+        dtype=model.parameter_dtype,
+        steps=request.steps_per_epoch,
+        initial_epoch=request.initial_epoch,
+        order_epoch=order_epoch,
+    )
+    if validation is None:
+        return training, None
+    parts = validation if isinstance(validation, tuple) else (validation,)
+    batch_size = fitting_batch(parts[0], request.batch_size)
+    return training, make_source(*parts, batch_size=batch_size, dtype=model.parameter_dtype)
+
+
+def fitting_batch(x: Any, batch_size: int) -> int:
+    """Where nothing is trained, a batch may be larger than the data: it is made to fit."""
+    if is_arrays(x):
+        return min(batch_size, max(count_samples(as_arrays(x)), 1))
+    return batch_size
+
+
+def prepare(model: BaseModel, source: Source, seed: int | None) -> None:
+    """Build the model for the data, and the optimizer for the model, where that has not been done."""
+    build_for(model, source)
+    if model.optimizer.store is not model.store:
+        model.optimizer.build(model.store)
+    if seed is not None:
+        model.seed_dropout(seed)
+
+
+def build_for(model: BaseModel, source: Source) -> None:
+    if not model.built:
+        x, _, _ = source.first()
+        shape = [np.shape(array)[1:] for array in x] if isinstance(x, list) else np.shape(x)[1:]
+        model.build_model(shape)
+
+
+def check_source(model: BaseModel, source: Source, label: str = "", targets: bool = True) -> None:
+    """Hold the data against the model before anything is computed, as far as they are known."""
+    if isinstance(source, LoaderSource) and hasattr(source.loader, "y"):
+        x, _, _ = source.first()
+        y = source.loader.y
+    else:
+        x, y, _ = source.first()
+    check_inputs(model, x, label)
+    if targets:
+        refuse_missing_targets(y, label)
+        check_targets(model, y, label)
+
+
+def make_class_weights(model: BaseModel, weights: dict[int, float] | None) -> ClassWeights | None:
+    if weights is None:
+        return None
+    return ClassWeights(weights, one_hot=isinstance(model.loss, CategoricalCrossentropy))

@@ -1,0 +1,231 @@
+"""The training loop: what ``fit`` does once model, data and callbacks are ready."""
+
+from __future__ import annotations
+
+import math
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
+
+from tinydl.training.batches import Source
+from tinydl.training.callbacks.base import Callback, CallbackList
+from tinydl.training.callbacks.checkpoint import Checkpoint
+from tinydl.training.class_weights import ClassWeights
+from tinydl.training.diagnosis import NonFiniteLossError, find_origin
+from tinydl.training.evaluation import evaluate
+from tinydl.training.history import History
+from tinydl.training.interrupt import InterruptGuard
+from tinydl.training.steps import as_inputs, backward, compute_loss, forward, prepare_gradients
+from tinydl.training.tracking import Tracker
+
+if TYPE_CHECKING:
+    from tinydl.training.checkpoints import SavedTraining
+    from tinydl.training.model import BaseModel
+
+
+class TrainingLoop:
+    """One call of ``fit``.
+
+    Its position, (``epoch``, ``step``), names the step to be done next. At any moment between two steps the
+    position, the model, the optimizer, the tracker, the history and the callbacks' states are all that the rest of
+    the training depends on; this is what a checkpoint holds.
+
+    Attributes:
+        epoch, step: position: number of the epoch, and of steps done in it.
+        total_steps: steps done since training began, in all epochs.
+        tracker: loss and metrics over the epoch so far.
+        learning_rate: used in the last step.
+        seed, order_epoch: what the order of the samples was made with; kept for checkpoints.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        source: Source,
+        *,
+        epochs: int,
+        initial_epoch: int = 0,
+        validation: Source | None = None,
+        class_weights: ClassWeights | None = None,
+        callbacks: list[Callback] | None = None,
+        checkpoint: Checkpoint | None = None,
+        seed: int = 0,
+        order_epoch: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.model = model
+        self.source = source
+        self.epochs = epochs
+        self.validation = validation
+        self.class_weights = class_weights
+        self.checkpoint = checkpoint
+        self.seed = seed
+        self.order_epoch = order_epoch
+        self.learning_rate = math.nan
+        self.epoch = initial_epoch
+        self.step = 0
+        self.total_steps = 0
+        self.tracker = Tracker(model)
+        self.history = History()
+        self.interrupt = InterruptGuard()
+        self.callbacks = CallbackList(
+            callbacks or [],
+            model,
+            {"epochs": epochs, "steps": source.steps, "verbose": verbose, "logs": self.log_names()},
+        )
+
+    def log_names(self) -> list[str]:
+        """What the logs of an epoch will hold."""
+        names = self.tracker.names
+        validated = [f"val_{name}" for name in names] if self.validation else []
+        return [*names, *validated, "learning_rate"]
+
+    def run(self, resume_from: SavedTraining | None = None) -> History:
+        """Train until the last epoch, or until somebody stops it."""
+        model = self.model
+        model.stop_training = False
+        model.set_needs_input_grad(False)  # nobody reads dL/dx of the first layer
+        try:
+            # Idle threads of NumPy's BLAS would take the processor away from our kernels.
+            with self.interrupt, threadpool_limits(limits=1, user_api="blas"):
+                self.callbacks.call("on_train_begin")
+                if resume_from is not None:
+                    resume_from.restore(self)
+                while self.epoch < self.epochs and not self.stopped:
+                    self.run_epoch()
+                self.history.interrupted = self.interrupt.requested
+                if self.checkpoint is not None:
+                    self.checkpoint.save(self)
+                self.callbacks.call("on_train_end")
+        finally:
+            self.callbacks.close()
+            model.set_needs_input_grad(True)
+        return self.history
+
+    @property
+    def stopped(self) -> bool:
+        """A callback said so (``model.stop_training``), or Ctrl-C did."""
+        return self.model.stop_training or self.interrupt.requested
+
+    def run_epoch(self) -> None:
+        """The steps of an epoch from ``self.step`` on, validation, and the epoch's end."""
+        self.callbacks.call("on_epoch_begin", self.epoch)
+        if self.step == 0:
+            self.tracker.reset()
+        with closing(self.source.batches(self.epoch, self.step)) as batches:
+            for x, y, sample_weight in batches:
+                self.run_step(x, y, sample_weight)
+                if self.stopped:
+                    break
+        if self.step == 0:
+            raise ValueError(
+                f"the data gave no batch in epoch {self.epoch} (was it an iterator, read to its end?)"
+            )
+        if self.interrupt.requested:
+            return  # the epoch is not over: it goes on here when training is resumed
+
+        logs = self.tracker.results()
+        if self.validation is not None:
+            measured = self.validate(self.validation)
+            if measured is None:
+                return
+            logs.update(measured)
+        logs["learning_rate"] = self.learning_rate
+        self.end_epoch(logs)
+
+    def end_epoch(self, logs: dict[str, Any]) -> None:
+        ended, self.epoch, self.step = self.epoch, self.epoch + 1, 0
+        self.model.epochs_trained += 1
+        self.history.append(ended, logs)
+        self.callbacks.call("on_epoch_end", ended, logs)
+        if self.checkpoint is not None:
+            self.checkpoint.after_epoch(self)
+
+    def run_step(self, x: Any, y: Any, sample_weight: Any) -> None:
+        """One step with its callbacks and its place in the epoch."""
+        self.callbacks.call("on_train_batch_begin", self.step)
+        if self.class_weights is not None:
+            sample_weight = self.class_weights(y, sample_weight)
+        samples = self.train_step(as_inputs(self.model, x), y, sample_weight)
+        self.step += 1
+        self.total_steps += 1
+        if self.callbacks.watches_steps:
+            logs = {
+                **self.tracker.results(),
+                "learning_rate": self.learning_rate,
+                "batch_size": samples,
+            }
+            self.callbacks.call("on_train_batch_end", self.step - 1, logs)
+        if self.checkpoint is not None:
+            self.checkpoint.after_step(self)
+
+    def train_step(self, x: Any, y: Any, sample_weight: Any) -> int:
+        """Forward, loss, backward, update. Gives the number of samples."""
+        model = self.model
+        before = model.snapshot()
+        prepare_gradients(model)
+        predictions, mask = forward(model, x, training=True)
+        loss = compute_loss(model, predictions, y, sample_weight, mask)
+        if not math.isfinite(loss):
+            self.refuse(loss, x, before)
+        backward(model)
+        # All gradients are final here. They are the mean over this batch: gradients of several processes, or of
+        # several batches, would be averaged at this place.
+        self.learning_rate = model.optimizer.step(loss).learning_rate
+        self.tracker.update(loss, model.loss.count, predictions, y, mask)
+        return len(x[0] if isinstance(x, list) else x)
+
+    def refuse(self, loss: float, x: Any, before: Any) -> None:
+        """Stop before a loss that is no number spoils the weights, and say where it came from."""
+        self.model.restore(before)  # the same dropout again
+        origin, description = find_origin(self.model, x)
+        self.model.restore(before)
+        raise NonFiniteLossError(
+            f"the loss became {loss} in epoch {self.epoch}, step {self.step}: {description}. "
+            "The weights are those from before this step; a smaller learning rate or clipping the gradient "
+            "(clip_norm) often helps",
+            origin,
+            self.epoch,
+            self.step,
+        )
+
+    def validate(self, validation: Source) -> dict[str, Any] | None:
+        """Loss and metrics on the validation data; None if Ctrl-C came before the end."""
+        self.callbacks.call("on_test_begin")
+        measured = evaluate(self.model, validation, stop=lambda: self.interrupt.requested)
+        self.callbacks.call("on_test_end", measured)
+        if measured is None:
+            return None
+        return {f"val_{name}": value for name, value in measured.items()}
+
+    # ---- what a checkpoint holds of the loop --------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "learning_rate": self.learning_rate,
+            "steps_per_epoch": self.source.steps,
+            "tracker": self.tracker.state_dict() if self.step else None,
+            "history": self.history.state_dict(),
+            "callbacks": self.callbacks.state_dict(),
+            "stop_training": self.model.stop_training,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["step"] and state["steps_per_epoch"] != self.source.steps:
+            raise ValueError(
+                f"the checkpoint stands in the middle of an epoch of {state['steps_per_epoch']} steps, this "
+                f"training has {self.source.steps}: resume with the same data and batch_size"
+            )
+        self.epoch = state["epoch"]
+        self.step = state["step"]
+        self.total_steps = state["total_steps"]
+        self.learning_rate = state["learning_rate"]
+        if self.step:
+            self.tracker.load_state_dict(state["tracker"])
+        self.history.load_state_dict(state["history"])
+        self.callbacks.load_state_dict(state["callbacks"])
+        self.model.stop_training = state["stop_training"]

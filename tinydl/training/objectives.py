@@ -1,0 +1,45 @@
+"""One loss for a model of several outputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tinydl.losses import Loss
+
+
+class SeveralLosses:
+    """L = Σ_k c_k L_k(p_k, y_k), with one loss L_k and one weight c_k for each output p_k.
+
+    Predictions, targets and gradients are lists in the order of the outputs; a sample weight holds for all.
+    """
+
+    def __init__(self, losses: list[Loss], weights: list[float] | None = None) -> None:
+        self.losses = losses
+        self.weights = [1.0] * len(losses) if weights is None else [float(w) for w in weights]
+        if len(self.weights) != len(losses):
+            raise ValueError(
+                f"there are {len(losses)} losses, loss_weights has {len(self.weights)}"
+            )
+
+    def forward(
+        self,
+        predictions: list[NDArray],
+        targets: list[NDArray],
+        sample_weight: Any = None,
+        mask: Any = None,
+    ) -> float:
+        for name, given in (("outputs", predictions), ("targets", targets)):
+            if not isinstance(given, list | tuple) or len(given) != len(self.losses):
+                number = len(given) if isinstance(given, list | tuple) else 1
+                raise ValueError(f"there are {len(self.losses)} losses, but {number} {name}")
+        masks = mask if isinstance(mask, list | tuple) else [mask] * len(self.losses)
+        terms = zip(self.losses, predictions, targets, masks, strict=True)
+        values = [loss.forward(p, y, sample_weight, m) for loss, p, y, m in terms]
+        self.count = self.losses[0].count
+        return sum(c * value for c, value in zip(self.weights, values, strict=True))
+
+    def backward(self) -> list[NDArray]:
+        """c_k dL_k/dp_k for each output."""
+        return [c * loss.backward() for c, loss in zip(self.weights, self.losses, strict=True)]

@@ -1,0 +1,72 @@
+"""The parts of one training step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tinydl.training.model import BaseModel
+
+
+def as_inputs(model: BaseModel, x: Any) -> Any:
+    """The batch in the model's precision; integers (indices of words) stay as they are."""
+    if isinstance(x, list):
+        return [as_inputs(model, array) for array in x]
+    x = np.asarray(x)
+    is_value = x.dtype.kind == "f" or x.dtype == np.uint8
+    return x.astype(model.parameter_dtype, copy=False) if is_value else x
+
+
+def forward(model: BaseModel, x: Any, *, training: bool) -> tuple[Any, NDArray | None]:
+    """(predictions, mask of the time steps that count, or None)."""
+    predictions = model.forward(x, training=training)
+    return predictions, model.output_mask
+
+
+def compute_loss(
+    model: BaseModel,
+    predictions: Any,
+    targets: Any,
+    sample_weight: NDArray | None,
+    mask: NDArray | None,
+) -> float:
+    """Mean loss of the batch plus the penalties on weights."""
+    if targets is None:
+        raise ValueError("a loss needs targets: give y, or batches of (x, y)")
+    loss = model.loss.forward(predictions, targets, sample_weight, mask)
+    return loss + regularization(model)
+
+
+def regularization(model: BaseModel) -> float:
+    """Σ R(w) over the parameters that have a regularizer R."""
+    return sum(p.regularizer.penalty(p.value) for p in model.regularized)
+
+
+def prepare_gradients(model: BaseModel) -> None:
+    """Zero all gradients, then write dR/dw where there is a regularizer.
+
+    It is done before backward, not after, so that a layer's gradients are final as soon as its backward returns
+    and can be sent to other processes while the layers before it are still at work.
+    """
+    model.store.zero_grad()
+    for p in model.regularized:
+        p.grad += p.regularizer.gradient(p.value)
+
+
+def backward(model: BaseModel) -> None:
+    """From dL/d(predictions) to the gradient of every parameter."""
+    model.backward(model.loss.backward())
+
+
+def class_weights(table: dict[int, float], targets: NDArray, weight: NDArray | None) -> NDArray:
+    """Sample weights times the weight of each sample's class; classes that ``table`` lacks weigh 1."""
+    one_hot = targets.ndim > 1 and targets.shape[-1] > 1 and targets.dtype.kind == "f"
+    labels = targets.argmax(axis=-1) if one_hot else targets.reshape(len(targets), -1)[:, 0]
+    by_class = np.ones(int(max(labels.max(initial=0), *table)) + 1)
+    for label, w in table.items():
+        by_class[label] = w
+    found = by_class[labels.astype(np.int64)]
+    return found if weight is None else found * weight
