@@ -5,12 +5,72 @@ from __future__ import annotations
 from typing import Any
 
 from tinydl.configs import as_config, from_config
+from tinydl.layers.activations import (
+    GELU,
+    Activation,
+    LeakyReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from tinydl.layers.base import Layer
+from tinydl.layers.batch_norm import BatchNorm, BatchNormalization
 from tinydl.layers.containers import Chain
+from tinydl.layers.conv2d import Conv2D
 from tinydl.layers.dense import Dense
+from tinydl.layers.depthwise_conv2d import DepthwiseConv2D
+from tinydl.layers.dropout import Dropout
+from tinydl.layers.embedding import Embedding
+from tinydl.layers.layer_norm import LayerNorm, LayerNormalization
+from tinydl.layers.pooling import (
+    AveragePooling2D,
+    AvgPool2D,
+    GlobalAveragePooling2D,
+    GlobalAvgPool2D,
+    MaxPool2D,
+    MaxPooling2D,
+)
+from tinydl.layers.shaping import Flatten, Reshape
+
+# Keras' names for layers that have shorter ones here.
+__all__ = [
+    "AveragePooling2D",
+    "BatchNormalization",
+    "GlobalAveragePooling2D",
+    "LayerNormalization",
+    "MaxPooling2D",
+]
 
 # The checked table of layers that a saved model may name.
-LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Chain, Dense)}
+LAYERS: dict[str, type[Layer]] = {
+    cls.__name__: cls
+    for cls in (
+        Activation,
+        AvgPool2D,
+        BatchNorm,
+        Chain,
+        Conv2D,
+        Dense,
+        DepthwiseConv2D,
+        Dropout,
+        Embedding,
+        Flatten,
+        GELU,
+        GlobalAvgPool2D,
+        LayerNorm,
+        LeakyReLU,
+        MaxPool2D,
+        ReLU,
+        Reshape,
+        SiLU,
+        Sigmoid,
+        Softmax,
+        Tanh,
+    )
+}
+__all__ += ["LAYERS", "Layer", "layer_config", "layer_from_config", "register", *LAYERS]
 
 
 def register(cls: type[Layer]) -> type[Layer]:

@@ -91,7 +91,9 @@ class Layer:
 
     # ---- what the base gives ------------------------------------------------------------------------------
 
-    def initialize(self, input_shape: Shape, rng: np.random.Generator, dtype: Any = np.float32) -> None:
+    def initialize(
+        self, input_shape: Shape, rng: np.random.Generator, dtype: Any = np.float32
+    ) -> None:
         """Build the layer, once; a container calls this. A second call with another shape is an error."""
         if self.built:
             if input_shape != self.input_shape:
@@ -173,27 +175,39 @@ class Layer:
         self.needs_input_grad = flag
 
     def share(self) -> Layer:
-        """A second call of this layer: the same parameters and state, but a place of its own for what forward keeps.
+        """A second call of this layer: the same parameters and state, but a place of its own for what
+        forward keeps.
 
-        A layer that is called twice in one forward pass would overwrite its cached inputs; each further call
-        goes through such a twin, and both add into the same gradients.
+        A layer that is called twice in one forward pass would overwrite its cached inputs; each further
+        call goes through such a twin, and both add into the same gradients. Random layers go on drawing
+        from one stream, so that twins do not repeat each other's numbers.
         """
         shared = {
             id(thing): thing
             for layer in self.layers_in_order()
-            for thing in (*layer.own_parameters, *layer.state.values())
+            for thing in (*layer.own_parameters, *layer.state.values(), layer.rng)
         }
         return copy.deepcopy(self, shared)
 
     def check_input(self, x: NDArray) -> None:
-        """Refuse an input that does not fit the shape this layer was built for, naming both."""
+        """Refuse an input of another shape or number type than this layer was built for."""
+        self.check_shape(x)
+        if x.dtype != self.dtype:
+            raise TypeError(
+                f"layer '{self.name}' computes in {self.dtype}, got an input of {x.dtype}"
+                f" (convert it: x.astype({self.dtype.name!r}))"
+            )
+
+    def check_shape(self, x: NDArray) -> None:
         expected = self.input_shape
         fits = x.ndim == len(expected) + 1 and all(
             want is None or want == got for want, got in zip(expected, x.shape[1:], strict=True)
         )
         if not fits:
             shown = ", ".join("any" if n is None else str(n) for n in ("N", *expected))
-            raise ValueError(f"layer '{self.name}' expected an input of shape ({shown}), got {x.shape}")
+            raise ValueError(
+                f"layer '{self.name}' expected an input of shape ({shown}), got {x.shape}"
+            )
 
     def __call__(self, inputs: Any) -> Any:
         """On symbolic inputs (``tl.Input``): a node of a graph, for ``tl.Model``. On an array: forward."""
@@ -205,7 +219,9 @@ class Layer:
         if not self.built:
             x = inputs[0] if several else inputs
             shape = [i.shape[1:] for i in inputs] if several else x.shape[1:]
-            self.initialize(shape, np.random.default_rng(), x.dtype if x.dtype.kind == "f" else np.float32)
+            self.initialize(
+                shape, np.random.default_rng(), x.dtype if x.dtype.kind == "f" else np.float32
+            )
         return self.forward(inputs)
 
     def __repr__(self) -> str:

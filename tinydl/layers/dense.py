@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import tinydl_kernels as kernels
 from numpy.typing import NDArray
 
+import tinydl_kernels as kernels
 from tinydl.configs import as_config
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.activations import ActivationFunction
@@ -89,7 +89,8 @@ class Dense(Layer):
         )
         if not self.needs_input_grad:
             return None
-        return kernels.matmul(dz, self.weight.value.T).reshape(*grad_output.shape[:-1], -1)
+        dx = kernels.matmul(dz, self.weight.value.T)  # (M, D)
+        return dx.reshape(*grad_output.shape[:-1], dx.shape[-1])
 
     def config(self) -> dict[str, Any]:
         return {

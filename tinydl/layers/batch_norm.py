@@ -1,0 +1,164 @@
+"""Batch normalization: every channel at mean zero and variance one over the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import tinydl_kernels as kernels
+from tinydl.configs import as_config
+from tinydl.initializers import get as get_initializer
+from tinydl.layers.base import Layer, Shape
+
+
+class BatchNorm(Layer):
+    """y = γ x̂ + β with x̂ = (x - μ) / σ, for each channel (the last axis).
+
+    Shapes: x (N, …, C), γ, β, μ, σ (C,). As rows x (M, C), where M counts all axes but the last;
+    in training
+
+        μ = 1/M Σ_i x_i        v = 1/M Σ_i (x_i - μ)²        σ = √(v + ε)
+
+    are the batch's own, and with momentum m the running ones move towards them:
+
+        running_mean ← m running_mean + (1 - m) μ            running_var ← m running_var + (1 - m) v
+
+    Since μ and σ depend on every x_i, two sums come back through them:
+
+        dL/dγ = Σ_i dL/dy_i ⊙ x̂_i           dL/dβ = Σ_i dL/dy_i
+        dL/dx_i = γ/σ (dL/dy_i - 1/M dL/dβ - x̂_i/M dL/dγ)
+
+    In inference, and when the layer is frozen (``trainable = False``), μ and v are the running ones,
+    constants, and dL/dx_i = γ/σ dL/dy_i.
+
+    v is the population variance (divided by M), in the running one too, as in Keras.
+
+    Source: Ioffe, Szegedy 2015, "Batch Normalization", arXiv 1502.03167, algorithms 1 and 2; the
+    backward equations of section 3, collected.
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"BatchNorm: momentum must lie in [0, 1], got {momentum!r}")
+        self.momentum = float(momentum)
+        self.epsilon = checked_epsilon("BatchNorm", epsilon)
+        self.center = center
+        self.scale = scale
+        self.beta_initializer = get_initializer(beta_initializer)
+        self.gamma_initializer = get_initializer(gamma_initializer)
+
+    def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
+        add_scale_and_shift(self, input_shape, rng)
+        channels = input_shape[-1:]
+        self.state["running_mean"] = np.zeros(channels, self.dtype)
+        self.state["running_var"] = np.ones(channels, self.dtype)
+
+    def forward(self, x: NDArray, training: bool = False) -> NDArray:
+        self.check_input(x)
+        self.x = x.reshape(-1, x.shape[-1])  # (M, C)
+        self.uses_batch = training and self.trainable
+        if self.uses_batch:
+            self.mean, var, self.count = self.moments(self.x)
+            self._move_running_moments(self.mean, var)
+        else:
+            self.mean, var = self.state["running_mean"].copy(), self.state["running_var"]
+        self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
+        gamma, beta = scale_and_shift(self)
+        return kernels.batch_norm_apply(self.x, self.mean, self.inv_std, gamma, beta).reshape(
+            x.shape
+        )
+
+    def backward(self, grad_output: NDArray) -> NDArray | None:
+        dy = grad_output.reshape(self.x.shape)  # (M, C)
+        dgamma, dbeta = kernels.batch_norm_grad_sums(dy, self.x, self.mean, self.inv_std)
+        add_gradients(self, dgamma, dbeta)
+        if not self.needs_input_grad:
+            return None
+        gamma, _ = scale_and_shift(self)
+        if self.uses_batch:
+            dgamma, dbeta = self.total_sums(dgamma, dbeta)
+            count = self.count
+        else:  # μ and σ are constants: nothing comes back through them
+            dgamma, dbeta, count = np.zeros_like(dgamma), np.zeros_like(dbeta), 1
+        return kernels.batch_norm_grad_input(
+            dy, self.x, gamma, self.mean, self.inv_std, dgamma, dbeta, count
+        ).reshape(grad_output.shape)
+
+    def moments(self, x: NDArray) -> tuple[NDArray, NDArray, int]:
+        """μ, v and M. One process sees its own rows; a synchronized BatchNorm combines them here."""
+        mean, var = kernels.column_moments(x)
+        return mean, var, len(x)
+
+    def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
+        """dL/dγ and dL/dβ over all M rows that ``moments`` was taken over."""
+        return dgamma, dbeta
+
+    def _move_running_moments(self, mean: NDArray, var: NDArray) -> None:
+        for name, batch_value in (("running_mean", mean), ("running_var", var)):
+            running = self.state[name]
+            running *= self.momentum
+            running += (1 - self.momentum) * batch_value
+
+    def config(self) -> dict[str, Any]:
+        return {"momentum": self.momentum, **scale_and_shift_config(self)}
+
+
+# ---- γ and β, which layer normalization has as well ------------------------------------------------
+
+
+def checked_epsilon(kind: str, epsilon: float) -> float:
+    if not (np.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f"{kind}: epsilon must be a positive number, got {epsilon!r}")
+    return float(epsilon)
+
+
+def add_scale_and_shift(layer: Any, input_shape: Shape, rng: np.random.Generator) -> None:
+    """The parameters γ (if ``layer.scale``) and β (if ``layer.center``), one for each channel."""
+    if not input_shape or not input_shape[-1]:
+        raise ValueError(f"layer '{layer.name}' needs a known last axis, got {input_shape}")
+    shape = input_shape[-1:]
+    layer.gamma = layer.beta = None
+    if layer.scale:
+        layer.gamma = layer.add_parameter("gamma", shape, layer.gamma_initializer, rng, decay=False)
+    if layer.center:
+        layer.beta = layer.add_parameter("beta", shape, layer.beta_initializer, rng, decay=False)
+
+
+def scale_and_shift(layer: Any) -> tuple[NDArray, NDArray]:
+    """The values of γ and β; of those that the layer does without, 1 and 0."""
+    channels = layer.input_shape[-1]
+    gamma = np.ones(channels, layer.dtype) if layer.gamma is None else layer.gamma.value
+    beta = np.zeros(channels, layer.dtype) if layer.beta is None else layer.beta.value
+    return gamma, beta
+
+
+def add_gradients(layer: Any, dgamma: NDArray, dbeta: NDArray) -> None:
+    if layer.gamma is not None:
+        layer.gamma.grad += dgamma
+    if layer.beta is not None:
+        layer.beta.grad += dbeta
+
+
+def scale_and_shift_config(layer: Any) -> dict[str, Any]:
+    return {
+        "epsilon": layer.epsilon,
+        "center": layer.center,
+        "scale": layer.scale,
+        "beta_initializer": as_config(layer.beta_initializer),
+        "gamma_initializer": as_config(layer.gamma_initializer),
+    }
+
+
+BatchNormalization = BatchNorm  # Keras' name
