@@ -43,7 +43,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -121,7 +121,7 @@ class GradientReport:
 
 def gradcheck(
     subject: Any,
-    x: ArrayLike | list[ArrayLike],
+    x: Any,
     targets: ArrayLike | None = None,
     *,
     loss: Any = None,
@@ -159,16 +159,18 @@ def gradcheck(
     rng = np.random.default_rng(seed)
     several = isinstance(x, list | tuple)
     inputs = [_as_float64(array) for array in (x if several else [x])]
+    function: _Scalar
     if isinstance(subject, Layer):
         layer = _prepare(subject, inputs, several, rng)
-        function = _Projected(layer, inputs, several, training, mask)
+        function = projected = _Projected(layer, inputs, several, training, mask)
         if loss is not None:
-            function = _WithLoss(function, loss, targets, sample_weight)
+            function = _WithLoss(projected, loss, targets, sample_weight)
         parameters = [(n, p) for n, p in layer.named_parameters() if p.trainable]
         name = f"{type(subject).__name__} '{subject.name}'"
     else:
         function = _LossAlone(subject, inputs[0], targets, sample_weight, mask)
-        parameters, name = [], type(subject).__name__
+        parameters = []
+        name = type(subject).__name__
     function.choose_cotangent(rng)
 
     input_grads = function.gradients()
@@ -194,11 +196,22 @@ def gradcheck(
 # ---- the scalar function that is differentiated --------------------------------------------------
 
 
+class _Scalar(Protocol):
+    """L, as the terms that it is the sum of, and its gradients according to backward."""
+
+    def choose_cotangent(self, rng: np.random.Generator) -> None: ...
+
+    def __call__(self) -> NDArray: ...
+
+    def gradients(self) -> list[NDArray | None]:
+        """Adds into the parameters' gradients, and gives those of the inputs."""
+
+
 class _Projected:
     """r ⊙ layer(x), whose sum is L; and the gradients that the layer's backward computes from r."""
 
     def __init__(
-        self, layer: Layer, inputs: list[NDArray], several: bool, training: bool, mask: Any
+        self, layer: Any, inputs: list[NDArray], several: bool, training: bool, mask: Any
     ) -> None:
         self.layer, self.inputs, self.several = layer, inputs, several
         self.training, self.mask = training, mask
@@ -227,7 +240,6 @@ class _Projected:
         return np.concatenate(terms)
 
     def gradients(self) -> list[NDArray | None]:
-        """Adds into the parameters' gradients, and gives those of the inputs."""
         self.outputs()
         return self.pull_back([r.copy() for r in self.r])
 

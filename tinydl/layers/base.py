@@ -56,6 +56,10 @@ class Layer:
     uses_mask = False  # True: forward(x, training, mask) receives the (N, T) mask of steps to keep
     is_random = False  # True: forward draws from self.rng when training
 
+    input_shape: Any
+    output_shape: Any
+    dtype: np.dtype
+
     def __init__(self, name: str | None = None) -> None:
         self.name = name or default_name(type(self))
         self.sublayers: list[Layer] = []
@@ -92,7 +96,7 @@ class Layer:
     # ---- what the base gives ------------------------------------------------------------------------------
 
     def initialize(
-        self, input_shape: Shape, rng: np.random.Generator, dtype: Any = np.float32
+        self, input_shape: Any, rng: np.random.Generator, dtype: Any = np.float32
     ) -> None:
         """Build the layer, once; a container calls this. A second call with another shape is an error."""
         if self.built:

@@ -61,7 +61,7 @@ class BatchNorm(Layer):
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         add_scale_and_shift(self, input_shape, rng)
-        channels = input_shape[-1:]
+        channels = self.input_shape[-1]
         self.state["running_mean"] = np.zeros(channels, self.dtype)
         self.state["running_var"] = np.ones(channels, self.dtype)
 

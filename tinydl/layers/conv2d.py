@@ -76,9 +76,10 @@ class Conv2D(Layer):
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         self.compute_output_shape(input_shape)  # refuses what does not fit before anything is made
+        *_, channels = image_shape(self, input_shape)
         self.weight = self.add_parameter(
             "weight",
-            self.kernel_shape(input_shape),
+            self.kernel_shape(channels),
             self.kernel_initializer,
             rng,
             regularizer=self.kernel_regularizer,
@@ -88,9 +89,8 @@ class Conv2D(Layer):
                 "bias", self.weight.shape[-1:], self.bias_initializer, rng, decay=False
             )
 
-    def kernel_shape(self, input_shape: Shape) -> tuple[int, int, int, int]:
+    def kernel_shape(self, channels: int) -> tuple[int, int, int, int]:
         """(R, S, C / G, K)."""
-        channels = input_shape[-1]
         if channels % self.groups:
             raise ValueError(
                 f"layer '{self.name}': groups={self.groups} must divide the {channels} channels "
@@ -99,11 +99,12 @@ class Conv2D(Layer):
         return (*self.kernel_size, channels // self.groups, self.filters)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        check_image_shape(self, input_shape)
+        height, width, channels = image_shape(self, input_shape)
+        kernel_shape = self.kernel_shape(channels)
         try:
             return windows.conv2d_output_shape(
-                input_shape,
-                self.kernel_shape(input_shape),
+                (height, width, channels),
+                kernel_shape,
                 self.strides,
                 self.padding,
                 self.dilation_rate,
@@ -165,13 +166,15 @@ class Conv2D(Layer):
         }
 
 
-def check_image_shape(layer: Layer, input_shape: Shape) -> None:
-    """Layers over images need (H, W, C), all known and at least 1."""
-    if len(input_shape) != 3 or not all(isinstance(n, int) and n > 0 for n in input_shape):
+def image_shape(layer: Layer, input_shape: Shape) -> tuple[int, int, int]:
+    """(H, W, C), all known and at least 1, which layers over images need."""
+    sizes = [n for n in input_shape if n]
+    if len(input_shape) != 3 or len(sizes) != 3:
         raise ValueError(
             f"layer '{layer.name}' expected images of shape (height, width, channels), "
             f"got {input_shape}"
         )
+    return sizes[0], sizes[1], sizes[2]
 
 
 def checked_padding(kind: str, padding: Any) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinydl.configs import as_config
 from tinydl.layers.base import Shape
-from tinydl.layers.conv2d import Conv2D
+from tinydl.layers.conv2d import Conv2D, image_shape
 from tinydl.regularizers import Regularizer
 
 
@@ -61,12 +61,12 @@ class DepthwiseConv2D(Conv2D):
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         super().build(input_shape, rng)
-        self.groups = input_shape[-1]
+        *_, self.groups = image_shape(self, input_shape)
         self.filters = self.groups * self.depth_multiplier
 
-    def kernel_shape(self, input_shape: Shape) -> tuple[int, int, int, int]:
+    def kernel_shape(self, channels: int) -> tuple[int, int, int, int]:
         """(R, S, 1, C·M)."""
-        return (*self.kernel_size, 1, input_shape[-1] * self.depth_multiplier)
+        return (*self.kernel_size, 1, channels * self.depth_multiplier)
 
     def config(self) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
 from tinydl.layers.base import Layer, Shape
-from tinydl.layers.conv2d import check_image_shape, checked_padding
+from tinydl.layers.conv2d import checked_padding, image_shape
 from tinydl_kernels import windows
 
 
@@ -31,9 +31,9 @@ class _Pool2D(Layer):
         self.padding = checked_padding(kind, padding)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        check_image_shape(self, input_shape)
+        sizes = image_shape(self, input_shape)
         try:
-            g = windows.pool_geometry((1, *input_shape), self.pool_size, self.strides, self.padding)
+            g = windows.pool_geometry((1, *sizes), self.pool_size, self.strides, self.padding)
         except ValueError as error:
             raise ValueError(f"layer '{self.name}', input {input_shape}: {error}") from None
         return g.output_shape[1:]
@@ -112,8 +112,8 @@ class GlobalAvgPool2D(Layer):
         self.keepdims = bool(keepdims)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        check_image_shape(self, input_shape)
-        return (1, 1, input_shape[-1]) if self.keepdims else input_shape[-1:]
+        *_, channels = image_shape(self, input_shape)
+        return (1, 1, channels) if self.keepdims else (channels,)
 
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_input(x)

@@ -25,11 +25,12 @@ class _Shaping(Layer):
         return None  # the axis of time that the mask was about is gone
 
     def _elements(self, input_shape: Shape) -> int:
-        if None in input_shape:
+        sizes = [n for n in input_shape if n is not None]
+        if len(sizes) < len(input_shape):
             raise ValueError(
                 f"layer '{self.name}' needs an input whose shape is known, got {input_shape}"
             )
-        return math.prod(input_shape)
+        return math.prod(sizes)
 
 
 class Flatten(_Shaping):
