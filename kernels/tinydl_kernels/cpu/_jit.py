@@ -36,7 +36,9 @@ import llvmlite
 import numba
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
+from numba.core.sigutils import normalize_signature
 from numba.misc.appdirs import AppDirs
 
 PACKAGE = __name__.split(".")[0]
@@ -48,23 +50,53 @@ def jit(
     *,
     fastmath: frozenset[str] = frozenset(),
     parallel: bool = False,
-    inline: str = "never",
+    cache: bool = True,
 ) -> Any:
     """Compile `function` with Numba; usable as `@jit` and as `@jit(fastmath=REASSOCIATE)`.
 
     Compilation happens at the first call with each combination of argument types, or not at all when
     the cache holds the machine code. Globals are frozen into it, so a kernel must not read globals
-    that depend on environment variables of the running process.
+    that depend on environment variables of the running process. `cache=False` is for functions that
+    only other kernels call: their code is kept as part of their callers'.
     """
     if function is None:
-        return functools.partial(jit, fastmath=fastmath, parallel=parallel, inline=inline)
+        return functools.partial(jit, fastmath=fastmath, parallel=parallel, cache=cache)
     dispatcher = numba.njit(
-        nogil=True, error_model="numpy", fastmath=set(fastmath), parallel=parallel, inline=inline
+        nogil=True, error_model="numpy", fastmath=set(fastmath), parallel=parallel
     )(function)
     folder = cache_folder()
-    if folder is not None and not config.DISABLE_JIT:
+    if cache and folder is not None and not config.DISABLE_JIT:
         dispatcher._cache = KernelCache(function, folder)
     return dispatcher
+
+
+def native(signature: Any) -> Callable[[Callable], NativeKernel]:
+    """Compile a function for ONE signature of pointers and numbers, to be called by its address.
+
+    A compiled function that calls another is compiled together with a copy of it. For a kernel that
+    takes a second to compile, one copy for each memory layout of its arrays would be too much. So
+    such a kernel takes pointers, is compiled once, and thin functions for each layout jump to its
+    address (`simd.call_native`).
+    """
+    return lambda function: NativeKernel(function, signature)
+
+
+class NativeKernel:
+    def __init__(self, function: Callable, signature: Any) -> None:
+        self.function = function
+        self.signature = signature
+
+    @functools.cached_property
+    def address(self) -> int:
+        """Where the machine code begins; compiled or read from the cache when first asked for."""
+        arguments, result = normalize_signature(self.signature)
+        options = {"nogil": True, "error_model": "numpy"}
+        self._compiled = CFunc(self.function, (arguments, result), locals={}, options=options)
+        folder = cache_folder()
+        if folder is not None:
+            self._compiled._cache = KernelCache(self.function, folder)
+        self._compiled.compile()
+        return self._compiled.address
 
 
 @functools.cache

@@ -211,9 +211,9 @@ def intrinsic(emit: Callable | None = None, *, returns: str | None = None) -> An
     """Make a function for compiled code out of `emit(e, *arguments)`, which writes its instructions.
 
     Arguments may be arrays and typed pointers (to float32 or float64; to integers for tables of
-    offsets), integers, booleans (as 0 or 1) and floats. The element type of `e` is that of the first
-    argument that points to floats. `returns` says what `emit` returns: None, "int" for a 64-bit
-    integer or "element" for one number of the element type.
+    offsets), integers, booleans (as 0 or 1) and floats. The element type of `e` is that of the
+    first argument that points to floats. `returns` says what `emit` returns: None, "int" for a
+    64-bit integer, "element" for one number of the element type, "pointer" for an address of such.
     """
     if emit is None:
         return functools.partial(intrinsic, returns=returns)
@@ -221,7 +221,12 @@ def intrinsic(emit: Callable | None = None, *, returns: str | None = None) -> An
 
     def typing(context: Any, *arguments: Any) -> Any:
         dtype = _element_type(emit, arguments)
-        result = {None: types.void, "int": types.int64, "element": dtype}[returns]
+        result = {
+            None: types.void,
+            "int": types.int64,
+            "element": dtype,
+            "pointer": types.CPointer(dtype),
+        }[returns]
 
         def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
             e = Emitter(builder, dtype)
@@ -259,7 +264,77 @@ def _unpack(e: Emitter, target: Any, kind: types.Type, value: ir.Value) -> ir.Va
     return value
 
 
+# --- pointers in compiled code -----------------------------------------------------------------
+# A kernel that takes arrays is compiled anew for each combination of memory layouts. Kernels that
+# are long to compile take pointers and strides instead, and these few functions handle them.
+
+
 @intrinsic(returns="int")
 def lanes(e: Emitter, array: ir.Value) -> ir.Value:
     """How many elements of `array` fill a vector register: a constant at compile time."""
     return I64(e.lanes)
+
+
+@intrinsic(returns="int")
+def itemsize(e: Emitter, array: ir.Value) -> ir.Value:
+    """Bytes of an element of `array`: a constant at compile time."""
+    return I64(e.itemsize)
+
+
+@intrinsic(returns="pointer")
+def pointer(e: Emitter, like: ir.Value, address: ir.Value) -> ir.Value:
+    """The address (an integer) as a pointer to elements of the type that `like` points to."""
+    return e.builder.inttoptr(address, e.element.as_pointer())
+
+
+@intrinsic(returns="pointer")
+def advance(e: Emitter, start: ir.Value, elements: ir.Value) -> ir.Value:
+    """The address `elements` elements after `start` (an array or pointer); may be negative."""
+    return e.at(start, elements)
+
+
+@numba_intrinsic
+def call_native(context: Any, kernel: Any, fields: Any, workspace: Any) -> Any:
+    """Call a `NativeKernel` of signature int64(int64*, element*). All three are addresses: integers
+    or typed pointers."""
+
+    def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        byte_pointer = ir.IntType(8).as_pointer()
+        kernel_type = ir.FunctionType(I64, [byte_pointer, byte_pointer])
+        cast = {True: builder.inttoptr, False: builder.bitcast}
+        code, *arguments = (
+            cast[isinstance(kind, types.Integer)](value, pointer_type)
+            for kind, value, pointer_type in zip(
+                signature.args,
+                values,
+                (kernel_type.as_pointer(), byte_pointer, byte_pointer),
+                strict=True,
+            )
+        )
+        return builder.call(code, arguments)
+
+    return types.int64(kernel, fields, workspace), generate
+
+
+@numba_intrinsic
+def record(context: Any, fields: Any, at: Any, value: Any) -> Any:
+    """Write `value` into a table of 64-bit fields, given by its address, from field `at` on:
+    an array as its address, shape and strides (in bytes); a float as its bits."""
+
+    def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        kind = signature.args[2]
+        if isinstance(kind, types.Float):
+            parts = [target.cast(builder, values[2], kind, types.float64)]
+        else:
+            array = target.make_array(kind)(target, builder, values[2])
+            parts = [builder.ptrtoint(array.data, I64)]
+            for numbers in (array.shape, array.strides):
+                parts += [builder.extract_value(numbers, axis) for axis in range(kind.ndim)]
+        for i, part in enumerate(parts):
+            address = builder.add(values[0], builder.mul(builder.add(values[1], I64(i)), I64(8)))
+            builder.store(part, builder.inttoptr(address, part.type.as_pointer()))
+        return target.get_dummy_value()
+
+    if not isinstance(value, types.Array | types.Float):
+        raise TypeError(f"record: {value} is neither an array nor a float")
+    return types.void(types.int64, types.int64, value), generate

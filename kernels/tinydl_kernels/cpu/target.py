@@ -7,6 +7,7 @@ made: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES (set both) compile for a lesser proc
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from numba.core.registry import cpu_target
@@ -48,4 +49,22 @@ def describe_target() -> dict[str, Any]:
         "features": [feature for feature in interesting if feature in features],
         "vector_bytes": vector_bytes(),
         "vector_registers": vector_registers(),
+        "cache_bytes": cache_bytes(),
     }
+
+
+@functools.cache
+def cache_bytes() -> tuple[int, int]:
+    """Sizes of a core's L1 data cache and L2 cache; modest guesses where the system does not say."""
+    sizes = {1: 32 << 10, 2: 512 << 10}
+    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):  # Linux
+        try:
+            level, kind, size = ((cache / name).read_text().strip() for name in _CACHE_FILES)
+        except OSError:
+            continue
+        if kind != "Instruction" and size.endswith("K"):
+            sizes[int(level)] = int(size[:-1]) << 10
+    return sizes[1], sizes[2]
+
+
+_CACHE_FILES = ("level", "type", "size")

@@ -1,0 +1,325 @@
+"""`matmul` for NumPy arrays: checks, memory and threads around the kernels of `matmul_core`.
+
+A small layer's product takes a microsecond or two, no longer than a few Python statements. So two
+matrices with everything in order are checked and multiplied by one compiled function; only when
+that reports something unusual does Python look closer.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numba import get_num_threads, prange
+
+from . import matmul_core as core
+from ._jit import jit
+from .simd import call_native, record
+from .target import vector_bytes
+
+# Slopes below zero of the activations that the kernel applies itself; the others are a pass of
+# their own over the finished product.
+_SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
+_PASSES = ("sigmoid", "tanh")
+
+# Below this many multiply-adds, waking other threads takes longer than they save.
+_PARALLEL_WORK = float(1 << 21)
+
+
+class _Plan:
+    """What one Python thread needs for the products of one element type."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self.none = np.empty(0, dtype)
+        self.fields = np.zeros(core.FIELDS, np.int64)
+        self.fields[[core.KC, core.NC]] = core.block_sizes(dtype.itemsize)
+        self.fields.view(np.float64)[core.LIMIT] = _PARALLEL_WORK
+        self.kernel = core.KERNELS[dtype.name].address
+        self.workspaces_for(1)
+
+    def workspaces_for(self, threads: int) -> np.ndarray:
+        """Room for packed blocks: one row for each thread, kept from call to call."""
+        if not hasattr(self, "workspaces") or len(self.workspaces) < threads:
+            size = core.workspace_size(self.dtype.itemsize)
+            self.workspaces = _aligned(threads, size, self.dtype)
+            # Compiled code takes an integer sooner than an array.
+            self.addresses = (self.kernel, self.fields.ctypes.data, self.workspaces.ctypes.data)
+        return self.workspaces
+
+
+class _Plans(threading.local):
+    """Each Python thread has plans, and with them workspaces, of its own."""
+
+    def __init__(self) -> None:
+        self.of: dict[np.dtype, _Plan] = {}
+
+    def make(self, dtype: np.dtype) -> _Plan:
+        if dtype not in (np.float32, np.float64):  # a foreign byte order is another type, too
+            raise TypeError(f"matmul: a is {dtype}, but only float32 and float64 are supported")
+        self.of[dtype] = _Plan(dtype)
+        return self.of[dtype]
+
+
+_plans = _Plans()
+
+
+def _aligned(rows: int, columns: int, dtype: np.dtype) -> np.ndarray:
+    """An uninitialized array whose rows start at 64-byte boundaries, as cache lines do."""
+    line = 64 // dtype.itemsize
+    columns = -(-columns // line) * line
+    buffer = np.empty(rows * columns + line, dtype)
+    start = -buffer.ctypes.data % 64 // dtype.itemsize
+    return buffer[start : start + rows * columns].reshape(rows, columns)
+
+
+def matmul(
+    a: np.ndarray,
+    b: np.ndarray,
+    out: np.ndarray | None = None,
+    *,
+    alpha: float = 1.0,
+    beta: float = 0.0,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    bias_grad: np.ndarray | None = None,
+) -> np.ndarray:
+    """out = activation(alpha * a @ b + beta * out + bias); see `reference.matmul`.
+
+    Transposed and strided arrays are read where they lie; `out` may overlap the inputs.
+
+    Raises:
+        TypeError: for anything but float32 and float64, or for arrays of different types.
+        ValueError: for shapes that do not fit, an unknown activation or an `out` that is read-only.
+    """
+    plan = _plans.of.get(a.dtype) or _plans.make(a.dtype)
+    dtype = plan.dtype
+    slope = _SLOPES.get(activation)
+    if slope is None:
+        _check_activation(activation)
+        slope = 1.0
+    if b.dtype != dtype:
+        raise TypeError(f"matmul: a is {dtype} but b is {b.dtype}; both must be alike")
+    bias = plan.none if bias is None else _check("bias", bias, 1, dtype)
+    bias_grad = plan.none if bias_grad is None else _check("bias_grad", bias_grad, 1, dtype, True)
+    # Adding 0.0 makes a float of an integer: every combination of types would be compiled anew.
+    scalars = (alpha + 0.0, beta + 0.0 if out is not None else 0.0, slope)
+    if a.ndim == 2 and b.ndim == 2:
+        if out is None:
+            out = np.empty((a.shape[0], b.shape[1]), dtype)
+        else:
+            _check("out", out, 2, dtype, True)
+        _matmul_2d(plan, a, b, out, bias, bias_grad, scalars)
+    else:
+        out = _matmul_nd(plan, a, b, out, bias, bias_grad, scalars)
+    if activation in _PASSES:
+        from .activations import activation as apply
+
+        apply(activation, out, out)
+    return out
+
+
+def _matmul_2d(plan, a, b, out, bias, bias_grad, scalars) -> None:
+    status = _multiply(*plan.addresses, a, b, out, bias, bias_grad, *scalars)
+    if status == core.LARGE:
+        _run(plan, plan.fields[np.newaxis])
+    elif status == core.WRONG_SHAPE:
+        raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
+    elif status == core.AWKWARD:
+        # Results go into fresh memory first, since what they would overwrite may still be read.
+        fresh, sums = out.copy(), bias_grad.copy()
+        _matmul_2d(plan, _straight(a), _straight(b), fresh, bias.copy(), sums, scalars)
+        out[...], bias_grad[...] = fresh, sums
+
+
+def _matmul_nd(plan, a, b, out, bias, bias_grad, scalars) -> np.ndarray:
+    """Vectors become matrices with one row or column; stacks of matrices go item by item."""
+    if not (1 <= a.ndim <= 3 and 1 <= b.ndim <= 3):
+        raise ValueError(
+            f"matmul: a has {a.ndim} dimensions and b {b.ndim}, but 1 (a vector), 2 (a matrix) "
+            "and 3 (a stack of matrices) are supported"
+        )
+    a_2d = a[np.newaxis] if a.ndim == 1 else a
+    b_2d = b[:, np.newaxis] if b.ndim == 1 else b
+    stack = _stack_size(a_2d, b_2d)
+    shape = stack + (a_2d.shape[-2], b_2d.shape[-1])
+    # NumPy's rule: the dimension that a vector lacks is missing in the result, too.
+    visible = shape[:-2] + shape[-2:-1] * (a.ndim > 1) + shape[-1:] * (b.ndim > 1)
+    if out is None:
+        out = np.empty(visible, plan.dtype)
+    _check("out", out, len(visible), plan.dtype, True)
+    if a_2d.shape[-1] != b_2d.shape[-2] or out.shape != visible:
+        raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
+    full = out if b.ndim > 1 else np.expand_dims(out, -1)
+    full = full if a.ndim > 1 else np.expand_dims(full, -2)
+    multiply = _matmul_stack if stack else _matmul_2d
+    multiply(plan, a_2d, b_2d, full, bias, bias_grad, scalars)
+    return out
+
+
+def _matmul_stack(plan, a, b, out, bias, bias_grad, scalars) -> None:
+    """out[i] = a[i] @ b[i]; a matrix, or a stack of one, takes part in every product."""
+    if b.ndim == 2 and _is_one_matrix(a) and _is_one_matrix(out) and not bias_grad.size:
+        # One b for all: the rows of all items are the rows of one larger product.
+        rows = (-1, a.shape[-1])
+        _matmul_2d(
+            plan, a.reshape(rows), b, out.reshape(-1, out.shape[-1]), bias, bias_grad, scalars
+        )
+        return
+    _, m, n = out.shape
+    if (bias.size and bias.size != n) or (bias_grad.size and bias_grad.size != n):
+        raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
+    if bias_grad.size:
+        bias_grad += b.sum(axis=tuple(range(b.ndim - 1)))
+    a, b, bias = _straight(a), _straight(b), np.ascontiguousarray(bias)
+    is_clear = out.flags.aligned and out.strides[2] == out.itemsize
+    if not is_clear or any(np.may_share_memory(out, other) for other in (a, b, bias)):
+        fresh = out.copy()
+        _matmul_stack(plan, a, b, fresh, bias, plan.none, scalars)
+        out[...] = fresh
+    elif out.size:
+        problems = np.tile(plan.fields, (len(out), 1))
+        for at, x in ((core.A, a), (core.B, b), (core.C, out)):
+            step = x.strides[0] if x.ndim == 3 and len(x) > 1 else 0
+            problems[:, at] = x.ctypes.data + step * np.arange(len(out))
+            problems[:, at + 1 : at + 5] = x.shape[-2:] + x.strides[-2:]
+        problems[:, core.BIAS : core.BIAS + 3] = (bias.ctypes.data, bias.size, bias.itemsize)
+        problems[:, core.BIAS_GRAD : core.BIAS_GRAD + 3] = 0
+        problems.view(np.float64)[:, core.ALPHA : core.SLOPE + 1] = scalars
+        _run(plan, problems)
+
+
+def _run(plan: _Plan, problems: np.ndarray) -> None:
+    """Carry out problems that were checked, with all threads if that pays."""
+    problems = problems.copy()
+    problems.view(np.float64)[:, core.LIMIT] = np.inf
+    rows, inner, columns = (int(problems[0, at]) for at in (core.A + 1, core.A + 2, core.B + 2))
+    work = float(len(problems)) * rows * inner * columns
+    threads = get_num_threads() if work > _PARALLEL_WORK else 1
+    if threads == 1:
+        _run_serial(plan.kernel, problems, plan.workspaces)
+        return
+    tile = (core.MR, core.VECTORS * vector_bytes() // plan.dtype.itemsize)
+    grid = (1, 1) if len(problems) >= threads else _grid(threads, rows, columns, tile)
+    _run_parallel(plan.kernel, problems, grid, tile, plan.workspaces_for(threads)[:threads])
+
+
+def _grid(threads: int, rows: int, columns: int, tile: tuple[int, int]) -> tuple[int, int]:
+    """How many parts to cut rows and columns into: the least work for the busiest thread, counted in
+    whole tiles, and with equal work the least packing, which is proportional to rows + columns."""
+
+    def cost(cuts: tuple[int, int]) -> tuple[int, int]:
+        height = -(-rows // tile[0] // cuts[0]) * tile[0]
+        width = -(-columns // tile[1] // cuts[1]) * tile[1]
+        return height * width, height + width
+
+    return min(((i, threads // i) for i in range(1, threads + 1) if threads % i == 0), key=cost)
+
+
+# --- checks that Python makes ---------------------------------------------------------------------
+
+
+def _check(name, x, dimensions, dtype, writeable=False) -> np.ndarray:
+    if x.dtype != dtype:
+        raise TypeError(f"matmul: {name} is {x.dtype}, but a is {dtype}; both must be alike")
+    if x.ndim != dimensions:
+        raise ValueError(f"matmul: {name} has {x.ndim} dimensions, not {dimensions}")
+    if writeable and not x.flags.writeable:
+        raise ValueError(f"matmul: {name} is read-only, but the result would be written into it")
+    return x
+
+
+def _check_activation(name) -> None:
+    if name not in _PASSES:
+        known = ", ".join(map(repr, (*_SLOPES, *_PASSES)))
+        raise ValueError(f"matmul: activation {name!r} is not one of {known}")
+
+
+def _stack_size(a: np.ndarray, b: np.ndarray) -> tuple[int, ...]:
+    sizes = {len(x) for x in (a, b) if x.ndim == 3}
+    if len(sizes - {1}) > 1:
+        raise ValueError(f"matmul: stacks of {len(a)} and {len(b)} matrices do not match")
+    return (max(sizes - {1}, default=1),) if sizes else ()
+
+
+def _is_one_matrix(x: np.ndarray) -> bool:
+    """Whether the rows of all items of a stack are equally far apart, as if it were one matrix."""
+    return x.ndim == 3 and (len(x) <= 1 or x.strides[0] == x.shape[1] * x.strides[1])
+
+
+def _straight(x: np.ndarray) -> np.ndarray:
+    """x, or a copy of it if its elements lie at fractions of an element's size."""
+    return x if x.flags.aligned else x.copy()
+
+
+def _shape_error(a, b, out, bias, bias_grad) -> ValueError:
+    text = f"matmul: a is {a}, b is {b}, out is {out}"
+    for name, vector in (("bias", bias), ("bias_grad", bias_grad)):
+        text += f", {name} is {vector.shape}" if vector.size else ""
+    return ValueError(f"{text}; expected (..., M, K) @ (..., K, N) -> (..., M, N) and vectors (N,)")
+
+
+# --- what is compiled -----------------------------------------------------------------------------
+
+
+@jit
+def _multiply(kernel, fields, workspace, a, b, out, bias, bias_grad, alpha, beta, slope):
+    """Describe the problem and call the kernel. This is compiled for each combination of memory
+    layouts, so it is kept short."""
+    record(fields, core.A, a)
+    record(fields, core.B, b)
+    record(fields, core.C, out)
+    record(fields, core.BIAS, bias)
+    record(fields, core.BIAS_GRAD, bias_grad)
+    record(fields, core.ALPHA, alpha)
+    record(fields, core.BETA, beta)
+    record(fields, core.SLOPE, slope)
+    return call_native(kernel, fields, workspace)
+
+
+@jit
+def _run_serial(kernel, problems, workspaces):
+    for i in range(len(problems)):
+        call_native(kernel, problems[i].ctypes.data, workspaces.ctypes.data)
+
+
+@jit(parallel=True)
+def _run_parallel(kernel, problems, grid, tile, workspaces):
+    """Each problem is cut into a grid of parts; part p is done by thread p % threads."""
+    threads, cuts = len(workspaces), grid[0] * grid[1]
+    size = workspaces.itemsize
+    for thread in prange(threads):
+        for task in range(thread, len(problems) * cuts, threads):
+            part = problems[task // cuts].copy()
+            _cut_rows(part, task % cuts // grid[1], grid[0], tile[0])
+            _cut_columns(part, task % cuts % grid[1], grid[1], tile[1], size)
+            call_native(kernel, part.ctypes.data, workspaces[thread].ctypes.data)
+
+
+@jit(cache=False)
+def _cut_rows(fields, i, parts, unit):
+    first, end = _share(fields[core.A + 1], i, parts, unit)
+    for matrix in (core.A, core.C):
+        fields[matrix] += first * fields[matrix + 3]
+        fields[matrix + 1] = end - first
+    if i > 0:  # the sums over b's columns are needed once
+        fields[core.BIAS_GRAD + 1] = 0
+
+
+@jit(cache=False)
+def _cut_columns(fields, j, parts, unit, size):
+    first, end = _share(fields[core.B + 2], j, parts, unit)
+    for matrix in (core.B, core.C):
+        fields[matrix] += first * fields[matrix + 4]
+        fields[matrix + 2] = end - first
+    for vector in (core.BIAS, core.BIAS_GRAD):
+        if fields[vector + 1] != 0:
+            fields[vector] += first * size
+            fields[vector + 1] = end - first
+
+
+@jit(cache=False)
+def _share(size, i, parts, unit):
+    """Where part i of `parts` begins and ends, in whole units but for the last."""
+    units = -(-size // unit)
+    return min(size, units * i // parts * unit), min(size, units * (i + 1) // parts * unit)

@@ -1,0 +1,207 @@
+"""Packing: blocks of A and B are copied into the order in which the register tile reads them.
+
+A panel of A holds MR rows, a panel of B NR columns, and both lie k after k:
+
+    packed_a = A[0, 0], A[1, 0], ..., A[MR-1, 0],  A[0, 1], A[1, 1], ...
+    packed_b = B[0, 0], B[0, 1], ..., B[0, NR-1],  B[1, 0], B[1, 1], ...
+
+The copy costs M K or K N moves against M N K multiply-adds and buys much: the innermost loop reads
+memory strictly forward, touches few pages, and needs one code for all four transposes, since it is
+the packing that knows how a matrix is stored. Along rows it is a plain copy; against them, square
+blocks of lanes x lanes numbers are transposed in registers; any other pair of strides goes number by
+number.
+
+All packers may write up to `lanes` rows of a panel beyond its end. Panels are written in ascending
+order, so that each overwrites what the one before left there; after the last there is slack.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from ._jit import jit
+from .matmul_tile import MR, VECTORS
+from .simd import I64, Emitter, advance, intrinsic, lanes
+
+
+def _transposed(e: Emitter, rows: list[ir.Value]) -> list[ir.Value]:
+    """The columns of a square block of lanes x lanes numbers, given by its rows.
+
+    In two steps, because shuffles within 128-bit sections of a register are cheaper than those
+    across: first the small blocks that fit into a section, then whole sections change places.
+    """
+    section = 16 // e.itemsize  # 4 float32 or 2 float64
+    sections = e.lanes // section
+    columns: list[ir.Value] = [None] * e.lanes
+    groups = [_within_sections(e, rows[g * section : (g + 1) * section]) for g in range(sections)]
+    for c in range(section):
+        for s, column in enumerate(_across_sections(e, [group[c] for group in groups])):
+            columns[s * section + c] = column
+    return columns
+
+
+def _within_sections(e: Emitter, rows: list[ir.Value]) -> list[ir.Value]:
+    """Each 128-bit section, a square block of 4 or 2 rows, is transposed by itself."""
+    section = len(rows)
+
+    def interleave(a: ir.Value, b: ir.Value, size: int, half: int) -> ir.Value:
+        """Pieces of `size` lanes in turn from a and b, out of one half of every section."""
+        order = []
+        for start in range(0, e.lanes, section):
+            for piece in range(section // 2 // size):
+                first = start + half * section // 2 + piece * size
+                order += [first + i for i in range(size)]
+                order += [e.lanes + first + i for i in range(size)]
+        return e.shuffle(a, b, order)
+
+    if section == 2:
+        return [interleave(rows[0], rows[1], 1, half) for half in (0, 1)]
+    pairs = [[interleave(rows[i], rows[i + 1], 1, half) for half in (0, 1)] for i in (0, 2)]
+    return [interleave(pairs[0][c // 2], pairs[1][c // 2], 2, c % 2) for c in range(4)]
+
+
+def _across_sections(e: Emitter, rows: list[ir.Value]) -> list[ir.Value]:
+    """Section s of row r becomes section r of row s."""
+    if len(rows) == 1:
+        return rows
+    section = 16 // e.itemsize
+
+    def sections_of(a: ir.Value, b: ir.Value, parity: int) -> ir.Value:
+        """The even (parity 0) or odd (1) sections of a, then those of b."""
+        order = []
+        for base in (0, e.lanes):
+            for start in range(parity * section, e.lanes, 2 * section):
+                order += [base + start + i for i in range(section)]
+        return e.shuffle(a, b, order)
+
+    pairs = list(zip(rows[::2], rows[1::2], strict=True))
+    even = _across_sections(e, [sections_of(a, b, 0) for a, b in pairs])
+    odd = _across_sections(e, [sections_of(a, b, 1) for a, b in pairs])
+    return [column for pair in zip(even, odd, strict=True) for column in pair]
+
+
+def _make_transposer(height: int | None = None, vectors: int | None = None) -> Any:
+    """An intrinsic: transpose(source, row, m, count, target)
+
+        target[p * stride + i] = source[i * row + p],  i < m <= height, p < count <= lanes
+
+    For A: `height` = stride = MR. For B: one of `vectors` side by side, so that the height is a
+    vector and the stride the width of the panel.
+    """
+
+    def transpose(
+        e: Emitter, source: ir.Value, row: ir.Value, m: ir.Value, count: ir.Value, target: ir.Value
+    ) -> None:
+        rows_used = height or e.lanes
+        stride = height or vectors * e.lanes
+        mask = e.mask(count)
+        last = e.builder.sub(m, I64(1))
+
+        def read(i: int) -> ir.Value:
+            if i >= rows_used:
+                return e.zero
+            # Rows from m on do not exist: the last one stands in, and its sums go nowhere.
+            exists = e.builder.icmp_signed("<", I64(i), m)
+            offset = e.builder.mul(e.builder.select(exists, I64(i), last), row)
+            return e.masked_load(e.at(source, offset), mask)
+
+        tops = range(0, rows_used, e.lanes)
+        blocks = [_transposed(e, [read(top + i) for i in range(e.lanes)]) for top in tops]
+        for column in range(e.lanes):
+            for top, block in zip(tops, blocks, strict=True):
+                e.store(block[column], e.at(target, column * stride + top))
+
+    return intrinsic(transpose)
+
+
+def _make_copier(width: int | None = None, vectors: int | None = None) -> Any:
+    """An intrinsic: copy(source, n, target): n numbers, then zeros up to a width that is given in
+    vectors, or in numbers (then rounded up to whole vectors)."""
+
+    def copy(e: Emitter, source: ir.Value, n: ir.Value, target: ir.Value) -> None:
+        starts = [j * e.lanes for j in range(vectors or -(-width // e.lanes))]
+        parts = [
+            e.masked_load(e.at(source, start), e.mask(e.builder.sub(n, I64(start))))
+            for start in starts
+        ]
+        for start, part in zip(starts, parts, strict=True):
+            e.store(part, e.at(target, start))
+
+    return intrinsic(copy)
+
+
+def _make_column_sums(vectors: int) -> Any:
+    """An intrinsic: column_sums(k, panel, n, sums): sums[j] += sum_p panel[p, j], j < n."""
+
+    def column_sums(e: Emitter, k: ir.Value, panel: ir.Value, n: ir.Value, sums: ir.Value) -> None:
+        def add_row(_: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            row, *totals = carried
+            following = [
+                e.add(total, e.load(e.at(row, j * e.lanes))) for j, total in enumerate(totals)
+            ]
+            return [e.at(row, vectors * e.lanes), *following]
+
+        _, *totals = e.loop(k, [panel, *[e.zero] * vectors], add_row)
+        for j, total in enumerate(totals):
+            target = e.at(sums, j * e.lanes)
+            mask = e.mask(e.builder.sub(n, I64(j * e.lanes)))
+            e.masked_store(e.add(e.masked_load(target, mask), total), target, mask)
+
+    return intrinsic(column_sums)
+
+
+_rows_of_a = _make_transposer(height=MR)
+_column_of_a = _make_copier(width=MR)
+_columns_of_b = _make_transposer(vectors=VECTORS)
+_row_of_b = _make_copier(vectors=VECTORS)
+_column_sums = _make_column_sums(VECTORS)
+
+
+@jit(cache=False)
+def pack_a(a, a_row, a_col, m, k, panel):
+    """One panel: panel[p * MR + i] = a[i * a_row + p * a_col], i < m <= MR, p < k."""
+    if a_row == 1:
+        for p in range(k):
+            _column_of_a(advance(a, p * a_col), m, advance(panel, p * MR))
+    elif a_col == 1:
+        for p in range(0, k, lanes(a)):
+            count = min(lanes(a), k - p)
+            _rows_of_a(advance(a, p), a_row, m, count, advance(panel, p * MR))
+    else:
+        for p in range(k):
+            for i in range(MR):
+                panel[p * MR + i] = a[i * a_row + p * a_col] if i < m else 0
+
+
+@jit(cache=False)
+def pack_b(b, b_row, b_col, k, n, panels):
+    """All panels of a block: panel j // NR, of k rows, holds columns j ... j + NR - 1."""
+    width = VECTORS * lanes(b)
+    if b_col == 1:
+        # Row by row through all panels: reading forward suits the memory better than writing does.
+        for p in range(k):
+            for j in range(0, n, width):
+                source = advance(b, p * b_row + j)
+                _row_of_b(source, n - j, advance(panels, j * k + p * width))
+    elif b_row == 1:
+        for j in range(0, n, width):
+            for first in range(j, min(n, j + width), lanes(b)):
+                for p in range(0, k, lanes(b)):
+                    source = advance(b, first * b_col + p)
+                    target = advance(panels, j * k + p * width + first - j)
+                    _columns_of_b(source, b_col, n - first, min(lanes(b), k - p), target)
+    else:
+        for j in range(n):
+            panel = advance(panels, j // width * width * k + j % width)
+            for p in range(k):
+                panel[p * width] = b[p * b_row + j * b_col]
+
+
+@jit(cache=False)
+def add_column_sums(panels, k, n, sums):
+    """sums[j] += the sum of column j of a packed block."""
+    width = VECTORS * lanes(panels)
+    for j in range(0, n, width):
+        _column_sums(k, advance(panels, j * k), n - j, advance(sums, j))
