@@ -36,7 +36,7 @@ class Huber(ElementwiseLoss):
     """e = r²/2 for |r| ≤ δ, else δ |r| - δ²/2;  de/dp = clip(r, -δ, δ).
 
     Quadratic near 0 and linear far out, with a continuous slope: Huber 1964, "Robust Estimation of a Location
-    Parameter", section 3.
+    Parameter".
     """
 
     def __init__(self, delta: float = 1.0) -> None:

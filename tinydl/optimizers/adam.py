@@ -102,7 +102,7 @@ class NAdam(Adam):
         m̂ = μ_{t+1} m_t / (1 - Π_{i≤t+1} μ_i) + (1 - μ_t) g_t / (1 - Π_{i≤t} μ_i)
         w ← w - η m̂ / (√v̂ + ε)
 
-    Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", algorithm 2 and section 3.1 for μ_t.
+    Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", algorithm 2, with its schedule for μ_t.
     """
 
     def initial_scalars(self):

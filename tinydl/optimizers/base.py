@@ -44,9 +44,10 @@ class Optimizer:
 
     Arguments that all of them take:
         learning_rate: a number, or a schedule (``tl.schedules``): a function of the number of steps done.
-        weight_decay: λ ≥ 0. w ← (1 - η λ) w before the step, apart from the gradient (Loshchilov & Hutter
-            2019, arXiv 1711.05101, algorithm 2), for parameters with ``decay`` only: no biases, no scales.
-            A penalty inside the gradient is a regularizer's work (``kernel_regularizer="l2"``).
+        weight_decay: λ ≥ 0. w ← (1 - η λ) w before the step, apart from the gradient, for parameters with
+            ``decay`` only: no biases, no scales (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithms 1
+            and 2, with λ times the rate as has become usual). A penalty inside the gradient is a
+            regularizer's work (``kernel_regularizer="l2"``).
         clipvalue: c > 0. Every element of the gradient is clipped to [-c, c].
         clipnorm: c > 0. Each parameter's gradient is scaled to a norm of at most c.
         global_clipnorm: c > 0. All gradients together are scaled to a norm of at most c (Pascanu et al. 2013,

@@ -153,7 +153,7 @@ class OneCycle(Schedule):
         η(t) = c(η_max, η_end, (t - r) / (T - 1 - r))        for r < t < T, then η_end
 
     Source: Smith & Topin 2017, arXiv 1708.07120, section 3 ("1cycle"), with cosines in place of straight lines
-    (Howard & Gugger 2020, arXiv 2002.04688, section 4.2).
+    (Howard & Gugger 2020, arXiv 2002.04688).
     """
 
     def __init__(

@@ -14,7 +14,7 @@ class SGD(Optimizer):
 
         v_t = μ v_{t-1} - η g_t                  v_0 = 0
         w ← w + v_t                              momentum (Polyak 1964, "Some methods of speeding up the
-                                                 convergence of iteration methods", eq. 9)
+                                                 convergence of iteration methods", the heavy ball)
         w ← w + μ v_t - η g_t                    nesterov: the gradient is taken where momentum is about to
                                                  lead (Sutskever et al. 2013, "On the importance of
                                                  initialization and momentum in deep learning", section 2),
