@@ -50,9 +50,9 @@ class Standardize:
         axes = 0 if per == "feature" or x.ndim == 1 else tuple(range(x.ndim - 1))
         # Two passes in float64: the one-pass formula E[x²] - E[x]² cancels where the mean is large.
         mean = _mean(x, axes, lambda part: part.astype(np.float64))
-        variance = _mean(x, axes, lambda part: np.square(part - mean))
-        if not np.isfinite(variance).all():
+        if not np.isfinite(mean).all():
             raise DataError("Standardize.fit: the samples hold NaN or infinity")
+        variance = _mean(x, axes, lambda part: np.square(part - mean))
         return cls(mean, np.sqrt(variance))
 
     def __call__(self, x: NDArray) -> NDArray:
