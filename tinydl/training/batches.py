@@ -72,7 +72,7 @@ class IterableSource:
             return
         # An iterator that a resumed run was given starts from its own beginning: skip what was used before.
         wanted = (epoch - self.first_epoch) * (self.steps or 0) + start
-        for _ in islice(self.iterable, wanted - self.taken):
+        for _ in islice(self.iterable, max(wanted - self.taken, 0)):
             self.taken += 1
         for batch in islice(self.iterable, None if self.steps is None else self.steps - start):
             self.taken += 1

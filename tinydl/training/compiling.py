@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tinydl import losses, metrics
 from tinydl.layers.base import Layer
+from tinydl.layers.containers import Chain
 from tinydl.losses import Loss
 from tinydl.metrics import Metric
 from tinydl.training.objectives import SeveralLosses
@@ -67,10 +68,6 @@ def final_activation(layer: Layer) -> tuple[Layer, str | None]:
     name = own if isinstance(own, str) else getattr(own, "name", None)
     if name not in (None, "linear"):
         return layer, name
-    if type(layer).__name__ in ("Softmax", "Sigmoid"):
-        return layer, type(layer).__name__.lower()
-    from tinydl.layers.containers import Chain
-
     if isinstance(layer, Chain):
         for sublayer in reversed(layer.sublayers):
             if type(sublayer).__name__ not in TRANSPARENT:

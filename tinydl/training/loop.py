@@ -172,7 +172,11 @@ class TrainingLoop:
         backward(model)
         # All gradients are final here. They are the mean over this batch: gradients of several processes, or of
         # several batches, would be averaged at this place.
-        self.learning_rate = model.optimizer.step(loss).learning_rate
+        try:
+            self.learning_rate = model.optimizer.step(loss).learning_rate
+        except FloatingPointError:  # a gradient is not finite: no parameter was changed
+            model.restore(before)
+            raise
         self.tracker.update(loss, model.loss.count, predictions, y, mask)
         return len(x[0] if isinstance(x, list) else x)
 

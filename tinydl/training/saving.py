@@ -103,10 +103,12 @@ def load(path: str | os.PathLike) -> BaseModel:
 
 def build_from_config(path: Path, metadata: dict[str, Any]) -> BaseModel:
     """The architecture, built, with fresh weights."""
-    import tinydl.training.model  # noqa: F401  (adds its models to the table of layers)
+    from tinydl.training.model import BaseModel  # adds its models to the table of layers
 
     try:
-        model: Any = layer_from_config(metadata["model"])
+        model = layer_from_config(metadata["model"])
+        if not isinstance(model, BaseModel):
+            raise ValueError(f"{type(model).__name__} is a layer, not a model")
         model.build_model(as_shape(metadata["input_shape"]))
     except (ValueError, TypeError, KeyError) as error:
         raise SavedFileError(

@@ -100,12 +100,11 @@ class ReduceLROnPlateau(Monitor):
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         value = self.value(logs)
-        if self.cooling > 0:
-            self.cooling -= 1
-            self.wait = 0
+        cooling = self.cooling > 0
+        self.cooling -= cooling
         if self.is_improvement(value):
             self.best, self.wait = value, 0
-        elif self.cooling == 0:
+        elif not cooling:
             self.wait += 1
             if self.wait >= self.patience:
                 self._reduce(epoch)

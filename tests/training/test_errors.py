@@ -1,0 +1,246 @@
+"""Bad input: one clear error that names the culprit, before anything is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinydl as tl
+from tinydl.layers.base import Layer
+from tinydl.training.diagnosis import NonFiniteLossError
+
+X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64)
+
+
+def classifier(**arguments):
+    model = tl.Sequential([tl.layers.Dense(8, activation="relu"), tl.layers.Dense(3)])
+    model.compile(**{"optimizer": "sgd", "loss": "sparse_categorical_crossentropy", **arguments})
+    model.build_model((4,))
+    return model
+
+
+def with_value(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "arguments", "message"),
+    [
+        (X[:, :3], Y, {}, r"built for inputs of shape \(N, 4\), got \(\d+, 3\)"),
+        (X[..., None], Y, {}, r"built for inputs of shape \(N, 4\)"),
+        (X, with_value(Y, 7, 3), {}, "3 at index 7"),
+        (X, with_value(Y, 9, -1), {}, "-1 at index 9"),
+        (X, Y.astype(float), {}, "labels must be integers"),
+        (X, np.eye(3)[Y], {}, "categorical_crossentropy"),
+        (with_value(X, (11, 2), np.nan), Y, {}, "nan in sample 11"),
+        (with_value(X, (12, 0), np.inf), Y, {}, "inf in sample 12"),
+        (X[:0], Y[:0], {}, "empty"),
+        (X, Y[:-1], {}, "40 samples, y has 39"),
+        (X, Y, {"sample_weight": np.ones(39)}, "sample_weight has 39"),
+        (X, Y, {"sample_weight": -np.ones(40)}, "negative"),
+        (X, Y, {"batch_size": 41}, "batch_size 41 is larger"),
+        (X, Y, {"batch_size": 0}, "batch_size"),
+        (X.astype(complex), Y, {}, "complex"),
+        (X.astype(str), Y, {}, "dtype"),
+        (X, None, {}, "targets"),
+        (X, Y, {"epochs": 0}, "epochs must be"),
+        (X, Y, {"validation_split": 1.5}, "between 0 and 1"),
+        (X, Y, {"validation_split": 0.999}, "leaves 0 for training"),
+        (X, Y, {"validation_split": 0.5, "validation_data": (X, Y)}, "not both"),
+        (X, Y, {"validation_data": (X[:, :2], Y)}, "validation_data: .*shape"),
+        (X, Y, {"validation_data": (X, Y + 5)}, "validation_data: .*outside"),
+        (X, Y, {"class_weight": {0: -1.0}}, "class 0 has weight -1"),
+        (X, Y, {"class_weight": {"cat": 1.0}}, "classes are numbers"),
+        (X, Y, {"resume": True}, "Checkpoint"),
+        (X, Y, {"steps_per_epoch": 0}, "steps_per_epoch"),
+        (X, Y, {"callbacks": [print]}, "Callback"),
+        ([X, X], Y, {}, "takes one array"),
+        ([], None, {}, "empty"),
+        (7, None, {}, "got int"),
+        ({"a": X}, None, {}, "got dict"),
+        ([(X, Y)], Y, {}, "inhomogeneous|bring their own y|rows of different"),
+    ],
+)  # fmt: skip
+def test_fit_refuses(x, y, arguments, message):
+    model = classifier()
+    before = model.get_weights()
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.fit(x, y, verbose=0, **arguments)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_targets_of_another_shape_than_the_outputs_are_refused():
+    model = tl.Sequential([tl.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"\(40, 2\), got \(40,\)"):
+        model.fit(X, X[:, 0], verbose=0)
+
+
+def test_fit_and_evaluate_need_compile():
+    model = tl.Sequential([tl.layers.Dense(3)])
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(RuntimeError, match="not compiled"):
+            call(X, Y)
+    model.compile("sgd")
+    with pytest.raises(RuntimeError, match="loss"):
+        model.fit(X, Y)
+
+
+def test_an_iterator_that_is_read_to_its_end():
+    with pytest.raises(ValueError, match="no batch in epoch 1"):
+        classifier().fit(iter([(X, Y)]), epochs=2, verbose=0)
+
+
+# ---- compile ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"optimizer": "adm"}, "did you mean 'adam'"),
+        ({"loss": "sparse_crossentropy"}, "unknown loss"),
+        ({"metrics": ["acuracy"]}, "did you mean 'accuracy'"),
+        ({"metrics": "accuracy"}, "must be a list"),
+        ({"metrics": ["accuracy", "accuracy"]}, "two metrics are called 'accuracy'"),
+        ({"loss": "mse", "loss_weights": [1.0]}, "list of losses"),
+        ({"loss": ["mse", "mse"], "loss_weights": [1.0]}, "2 losses, loss_weights has 1"),
+    ],
+)
+def test_compile_refuses(arguments, message):
+    model = tl.Sequential([tl.layers.Dense(3)])
+    with pytest.raises((ValueError, TypeError), match=message):
+        model.compile(**{"loss": "mse", **arguments})
+    assert model.optimizer is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "loss"),
+    [
+        (lambda: [tl.layers.Dense(3, activation="softmax")], "sparse_categorical_crossentropy"),
+        (lambda: [tl.layers.Dense(3, activation="softmax")], "categorical_crossentropy"),
+        (lambda: [tl.layers.Dense(1, activation="sigmoid")], "binary_crossentropy"),
+        (
+            lambda: [tl.Sequential([tl.layers.Dense(3, activation="softmax")], name="inner")],
+            "sparse_categorical_crossentropy",
+        ),
+    ],
+)
+def test_softmax_before_a_loss_of_logits_is_refused(layers, loss):
+    model = tl.Sequential(layers())
+    with pytest.raises(ValueError, match=r"takes logits.*from_logits=False"):
+        model.compile("adam", loss)
+    name = type(tl.losses.get(loss)).__name__
+    model.compile("adam", getattr(tl.losses, name)(from_logits=False))
+
+
+# ---- a loss that is no number -----------------------------------------------------------------------------
+
+
+class Explode(Layer):
+    """Multiplies by ``factor`` from its third forward pass in training on; counts passes in a state."""
+
+    is_random = True
+
+    def __init__(self, factor, name=None):
+        super().__init__(name)
+        self.factor = factor
+
+    def build(self, input_shape, rng):
+        self.state["passes"] = np.zeros(1, self.dtype)
+
+    def forward(self, x, training=False):
+        if training:
+            self.state["passes"] += 1
+            self.rng.random()
+        self.scale = self.factor if training and self.state["passes"][0] >= 3 else 1.0
+        with np.errstate(all="ignore"):
+            return x * np.float32(self.scale)
+
+    def backward(self, grad_output):
+        return grad_output * np.float32(self.scale)
+
+
+def exploding(factor):
+    model = tl.Sequential(
+        [
+            tl.layers.Dense(4),
+            tl.Sequential([Explode(factor, name="bang")], name="inner"),
+            tl.layers.Dense(3),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("factor", [np.inf, np.nan])
+def test_a_non_finite_loss_names_the_layer_and_keeps_the_weights(factor):
+    model, sound = exploding(factor), exploding(1.0)
+    with pytest.raises(NonFiniteLossError, match=r"layer 'inner\.bang'") as caught:
+        model.fit(X, Y, batch_size=8, verbose=0)
+    assert (caught.value.origin, caught.value.epoch, caught.value.step) == ("inner.bang", 0, 2)
+
+    def stop(batch, logs):
+        sound.stop_training = batch == 1
+
+    sound.fit(
+        X,
+        Y,
+        batch_size=8,
+        verbose=0,
+        callbacks=[tl.callbacks.LambdaCallback(on_train_batch_end=stop)],
+    )
+    for a, b in zip(model.get_weights(), sound.get_weights(), strict=True):
+        assert np.array_equal(a, b)  # states (the count of passes) included
+    assert model.generators()[0].bit_generator.state == sound.generators()[0].bit_generator.state
+    assert model.optimizer.iterations == 2
+
+
+def test_a_parameter_that_is_not_finite_is_named():
+    model = classifier()
+    model.sublayers[1].weight.value[2, 1] = np.nan
+    with pytest.raises(
+        NonFiniteLossError, match=r"parameter 'dense_1.weight' holds nan at \[2, 1\]"
+    ):
+        model.fit(X, Y, verbose=0)
+
+
+def test_an_input_that_is_not_finite_in_a_batch_of_an_iterable_is_named():
+    batches = [(X[:8], Y[:8]), (with_value(X[8:16], (3, 1), np.inf), Y[8:16])]
+    model = tl.Sequential([tl.layers.Dense(8), tl.layers.Dense(3)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 1: the batch's input holds inf at \[3, 1\]"
+    ):
+        model.fit(batches, verbose=0)
+
+
+def test_an_overflow_in_the_loss_is_told_from_one_in_a_layer():
+    model = tl.Sequential([tl.layers.Dense(1)], dtype="float64")
+    model.compile("sgd", "mse")
+    batches = [(X, np.zeros((40, 1))), (X, np.full((40, 1), 1e200))]
+    with (
+        pytest.raises(NonFiniteLossError, match="arose in the loss") as caught,
+        np.errstate(over="ignore"),
+    ):
+        model.fit(batches, verbose=0)
+    assert caught.value.origin == "loss"
+    assert model.optimizer.iterations == 1
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_states_as_they_were():
+    class BadGradient(Explode):
+        def forward(self, x, training=False):
+            super().forward(x, training)
+            return x
+
+        def backward(self, grad_output):
+            return grad_output * np.float32(np.inf)
+
+    model = tl.Sequential([tl.layers.Dense(4), BadGradient(1.0), tl.layers.Dense(3)])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(FloatingPointError, match="gradient of 'dense"), np.errstate(all="ignore"):
+        model.fit(X, Y, verbose=0)
+    assert model.get_weights()[-1][0] == 0  # no pass was counted
