@@ -96,6 +96,7 @@ class Format:
         self.bias = integer(np.finfo(real).maxexp - 1)
         self.sign_bit = integer(np.iinfo(integer).min)
         self.all_but_sign = integer(np.iinfo(integer).max)
+        self.exponent_mask = integer(self.bias * 2 + 1 << mantissa_bits)
         self.sign_place = integer(np.iinfo(integer).bits - 1)
         # Adding 1.5 * 2^mantissa_bits to a number leaves no room for a fraction: it is rounded to an
         # integer, which stands in the low bits of the sum.

@@ -1,0 +1,320 @@
+"""Updates of the optimizers for NumPy arrays, in place; definitions in `reference.optimizers`.
+
+Each is ONE pass: value, gradient and slots are read once and written once, and all factors that do
+not depend on the element are worked out before, in float64. The passes over gradients that clipping
+needs are here too.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import prange
+
+from ._jit import jit
+from ._passes import BLOCK, CONTRACT, Pass, block_end, blocks, check_floats, check_shape
+from .elementary import bits, elementary
+
+# --- loops ------------------------------------------------------------------------------------------
+# Scalars arrive as float64 and are rounded to the arrays' precision once: in mixed arithmetic every
+# element would be converted to float64 and back. `decay` is lr * weight_decay.
+
+
+def _sgd(value, grad, lr, decay):
+    real = value.dtype.type
+    lr, decay = real(lr), real(decay)
+    for block in prange(blocks(value.size)):
+        for i in range(block * BLOCK, block_end(block, value.size)):
+            value[i] -= lr * grad[i] + decay * value[i]
+
+
+def _momentum(value, grad, velocity, lr, momentum, of_velocity, of_grad, decay):
+    """value += of_velocity * velocity + of_grad * grad after the velocity's update."""
+    real = value.dtype.type
+    lr, momentum, decay = real(lr), real(momentum), real(decay)
+    of_velocity, of_grad = real(of_velocity), real(of_grad)
+    for block in prange(blocks(value.size)):
+        for i in range(block * BLOCK, block_end(block, value.size)):
+            v = momentum * velocity[i] - lr * grad[i]
+            velocity[i] = v
+            kept = value[i] - decay * value[i]
+            value[i] = kept + (of_velocity * v + of_grad * grad[i])
+
+
+def _adam(value, grad, m, v, beta_1, beta_2, rate, grad_rate, root, epsilon, decay):
+    """value -= (rate * m + grad_rate * grad) / (root * sqrt(v) + epsilon)."""
+    real = value.dtype.type
+    new_1, new_2 = real(1 - beta_1), real(1 - beta_2)
+    beta_1, beta_2, rate, grad_rate = real(beta_1), real(beta_2), real(rate), real(grad_rate)
+    root, epsilon, decay = real(root), real(epsilon), real(decay)
+    for block in prange(blocks(value.size)):
+        for i in range(block * BLOCK, block_end(block, value.size)):
+            g = grad[i]
+            first = beta_1 * m[i] + new_1 * g
+            second = beta_2 * v[i] + new_2 * g * g
+            m[i] = first
+            v[i] = second
+            kept = value[i] - decay * value[i]
+            divisor = root * np.sqrt(second) + epsilon
+            value[i] = kept - (rate * first + grad_rate * g) / divisor
+
+
+def _rmsprop(centered, with_velocity):
+    """The loop of one variant. Slots that it does not have are given as `square` and not read."""
+
+    def rmsprop(value, grad, square, average, velocity, lr, rho, epsilon, momentum, decay):
+        real = value.dtype.type
+        new = real(1 - rho)
+        lr, rho, epsilon, momentum, decay = (
+            real(lr),
+            real(rho),
+            real(epsilon),
+            real(momentum),
+            real(decay),
+        )
+        for block in prange(blocks(value.size)):
+            for i in range(block * BLOCK, block_end(block, value.size)):
+                g = grad[i]
+                variance = rho * square[i] + new * g * g
+                square[i] = variance
+                if centered:
+                    mean = rho * average[i] + new * g
+                    average[i] = mean
+                    variance -= mean * mean
+                    variance = real(0) if variance < real(0) else variance
+                step = -lr * g / (np.sqrt(variance) + epsilon)
+                if with_velocity:
+                    step += momentum * velocity[i]
+                    velocity[i] = step
+                value[i] = value[i] - decay * value[i] + step
+
+    return rmsprop
+
+
+# Sums are kept in lanes: element i goes into lane i % LANES, so that neighbours are added as vectors,
+# and in an order that is written here, not left to the compiler: it is the same everywhere.
+LANES = 64
+
+
+@jit(fastmath=CONTRACT, cache=False)
+def _block_squares(x, start, stop):
+    """Sum of squares of x[start:stop] in float64."""
+    lanes = np.zeros(LANES)
+    whole = start + (stop - start) // (4 * LANES) * (4 * LANES)
+    for i in range(
+        start, whole, 4 * LANES
+    ):  # four at a time: the lanes are fetched a quarter as often
+        for lane in range(LANES):
+            a, b = np.float64(x[i + lane]), np.float64(x[i + LANES + lane])
+            c, d = np.float64(x[i + 2 * LANES + lane]), np.float64(x[i + 3 * LANES + lane])
+            lanes[lane] += (a * a + b * b) + (c * c + d * d)
+    for i in range(whole, stop):
+        lanes[(i - whole) % LANES] += np.float64(x[i]) * np.float64(x[i])
+    total = 0.0
+    for lane in range(LANES):
+        total += lanes[lane]
+    return total
+
+
+def _squared_norm(x, sums):
+    for block in prange(sums.size):
+        sums[block] = _block_squares(x, block * BLOCK, block_end(block, x.size))
+
+
+@elementary
+def _exponent_bits(fmt):
+    """The exponent field of x alone; all ones, its largest value, for NaN and infinity only."""
+    integer, mask = fmt.integer, fmt.exponent_mask
+    return lambda x: integer(bits(x) & mask)
+
+
+@elementary
+def _exponent_mask(fmt):
+    mask = fmt.exponent_mask
+    return lambda x: mask
+
+
+def _all_finite(x, finite):
+    for block in prange(finite.size):
+        start = block * BLOCK
+        largest = _exponent_bits(x[start])
+        for i in range(start, block_end(block, x.size)):
+            exponent = _exponent_bits(x[i])
+            largest = exponent if exponent > largest else largest
+        finite[block] = largest != _exponent_mask(x[start])
+
+
+def _clip(x, limit):
+    limit = x.dtype.type(limit)
+    for block in prange(blocks(x.size)):
+        for i in range(block * BLOCK, block_end(block, x.size)):
+            y = limit if x[i] > limit else x[i]
+            x[i] = -limit if y < -limit else y
+
+
+def _scale(x, factor):
+    factor = x.dtype.type(factor)
+    for block in prange(blocks(x.size)):
+        for i in range(block * BLOCK, block_end(block, x.size)):
+            x[i] *= factor
+
+
+_SGD, _MOMENTUM, _ADAM = Pass(_sgd), Pass(_momentum), Pass(_adam)
+_RMSPROP = {
+    (centered, with_velocity): Pass(_rmsprop(centered, with_velocity))
+    for centered in (False, True)
+    for with_velocity in (False, True)
+}
+_SQUARED_NORM, _ALL_FINITE = Pass(_squared_norm), Pass(_all_finite)
+_CLIP, _SCALE = Pass(_clip), Pass(_scale)
+
+
+# --- kernels ----------------------------------------------------------------------------------------
+
+
+def sgd_step(value: np.ndarray, grad: np.ndarray, lr: float, weight_decay: float = 0.0) -> None:
+    """value -= lr * grad. See `reference.sgd_step`."""
+    _update("sgd_step", _SGD, {"value": value, "grad": grad}, lr, lr * weight_decay)
+
+
+def momentum_step(
+    value: np.ndarray,
+    grad: np.ndarray,
+    velocity: np.ndarray,
+    lr: float,
+    momentum: float,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> None:
+    """SGD with momentum, plain or Nesterov's. See `reference.momentum_step`."""
+    arrays = {"value": value, "grad": grad, "velocity": velocity}
+    of_velocity, of_grad = (momentum, -lr) if nesterov else (1.0, 0.0)
+    decay = lr * weight_decay
+    _update("momentum_step", _MOMENTUM, arrays, lr, momentum, of_velocity, of_grad, decay)
+
+
+def rmsprop_step(
+    value: np.ndarray,
+    grad: np.ndarray,
+    square: np.ndarray,
+    lr: float,
+    rho: float,
+    epsilon: float,
+    weight_decay: float = 0.0,
+    *,
+    momentum: float = 0.0,
+    velocity: np.ndarray | None = None,
+    average: np.ndarray | None = None,
+) -> None:
+    """RMSprop, centered if there is an average, with momentum if there is a velocity.
+    See `reference.rmsprop_step`."""
+    loop = _RMSPROP[average is not None, velocity is not None]
+    arrays = {
+        "value": value,
+        "grad": grad,
+        "square": square,
+        "average": square if average is None else average,
+        "velocity": square if velocity is None else velocity,
+    }
+    _update("rmsprop_step", loop, arrays, lr, rho, epsilon, momentum, lr * weight_decay)
+
+
+def adam_step(
+    value: np.ndarray,
+    grad: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    lr: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    step: int,
+    weight_decay: float = 0.0,
+) -> None:
+    """Adam; step counts from 1. See `reference.adam_step`."""
+    _check_step("adam_step", step)
+    arrays = {"value": value, "grad": grad, "m": m, "v": v}
+    rate = lr / (1 - beta_1**step)
+    root = 1 / math.sqrt(1 - beta_2**step)
+    decay = lr * weight_decay
+    _update("adam_step", _ADAM, arrays, beta_1, beta_2, rate, 0.0, root, epsilon, decay)
+
+
+def nadam_step(
+    value: np.ndarray,
+    grad: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    lr: float,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    step: int,
+    weight_decay: float,
+    mu: float,
+    mu_next: float,
+    mu_product: float,
+) -> None:
+    """Adam with Nesterov momentum; step counts from 1. See `reference.nadam_step`."""
+    _check_step("nadam_step", step)
+    arrays = {"value": value, "grad": grad, "m": m, "v": v}
+    rate = lr * mu_next / (1 - mu_product * mu_next)
+    grad_rate = lr * (1 - mu) / (1 - mu_product)
+    root = 1 / math.sqrt(1 - beta_2**step)
+    decay = lr * weight_decay
+    _update("nadam_step", _ADAM, arrays, beta_1, beta_2, rate, grad_rate, root, epsilon, decay)
+
+
+def squared_norm(x: np.ndarray) -> float:
+    """Sum of squares in float64; the same bits for any number of threads."""
+    check_floats("squared_norm", x=x)
+    sums = np.empty(-(-x.size // BLOCK))
+    _SQUARED_NORM(x.size, x.ravel(), sums)
+    return math.fsum(sums) if sums.size > 1 else float(sums.sum())
+
+
+def all_finite(x: np.ndarray) -> bool:
+    """Whether no element is NaN or infinite."""
+    check_floats("all_finite", x=x)
+    finite = np.empty(-(-x.size // BLOCK), np.bool_)
+    _ALL_FINITE(x.size, x.ravel(), finite)
+    return bool(finite.all())
+
+
+def clip_(x: np.ndarray, limit: float) -> np.ndarray:
+    """Clip into [-limit, limit] in place; NaN stays NaN. Returns x."""
+    if math.isnan(limit) or limit < 0:
+        raise ValueError(f"clip_: limit must not be negative, but is {limit!r}")
+    _update("clip_", _CLIP, {"x": x}, limit)
+    return x
+
+
+def scale_(x: np.ndarray, factor: float) -> np.ndarray:
+    """x *= factor in place. Returns x."""
+    _update("scale_", _SCALE, {"x": x}, factor)
+    return x
+
+
+def _update(name: str, loop: Pass, arrays: dict[str, np.ndarray], *scalars: float) -> None:
+    """Run a loop that changes arrays in place; `grad`, where there is one, is only read."""
+    check_floats(name, **arrays)
+    (_, first), *others = arrays.items()
+    contiguous = first.flags.c_contiguous
+    for argument, array in others:
+        check_shape(name, argument, array, first.shape)
+        contiguous &= array.flags.c_contiguous
+    for argument, array in arrays.items():
+        if argument != "grad" and not array.flags.writeable:
+            raise ValueError(f"{name}: {argument} is read-only")
+    flat = [array.ravel() for array in arrays.values()]
+    loop(first.size, *flat, *[float(scalar) for scalar in scalars])
+    if not contiguous:  # then ravel made copies
+        for (argument, array), result in zip(arrays.items(), flat, strict=True):
+            if argument != "grad":
+                array[...] = result.reshape(array.shape)
+
+
+def _check_step(name: str, step: int) -> None:
+    if step < 1:
+        raise ValueError(f"{name}: step counts from 1, but is {step}")
