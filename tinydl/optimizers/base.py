@@ -113,6 +113,9 @@ class Optimizer:
 
     def build(self, store: ParameterStore) -> None:
         """Take a model's parameters over: fresh slots of zeros, no steps done."""
+        epsilon = getattr(self, "epsilon", None)
+        if epsilon is not None and store.dtype.type(epsilon) == 0:
+            raise ValueError(f"{self.label}: epsilon={epsilon} is 0 in {store.dtype}")
         self.store = store
         self.iterations = 0
         self.slots = {

@@ -234,7 +234,8 @@ def check_share(owner: Schedule, name: str, value: float) -> float:
 
 
 def check_steps(owner: Schedule, name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1
+    if not (whole and value >= 1):
         raise ValueError(
             f"{type(owner).__name__}: {name} must be a positive integer, got {value!r}"
         )
