@@ -65,10 +65,6 @@ class Metric:
         return self._state.copy()
 
     def load_state(self, state: NDArray) -> None:
-        """Go on from sums that ``state`` gave."""
-        self._state = np.array(state, np.float64)
-
-    def load_state(self, state: NDArray) -> None:
         """Go on from the sums that ``state()`` gave."""
         self._state = np.array(state, np.float64)
 
