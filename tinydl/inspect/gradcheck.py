@@ -34,8 +34,8 @@ pass. The analytic gradient has no say in this.
 
     s         root mean square of n over the array's checked elements
     rounding  a bound for the rounding error of n itself: ten units in the last place of each
-              output that x_i changed, divided by h. It decides only where the true gradient is
-              zero, or as good as zero (a bias in front of a normalization).
+              output that x_i changed, divided by h; and 1e-14 for that of a. It decides only where
+              the true gradient is zero, or as good as zero (a bias in front of a normalization).
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from tinydl.randomness import get_state, set_state
 
 SMALLER_STEPS = 3  # how many times the step may shrink by ten to get off a kink
 ROUNDING = 10 * np.finfo(np.float64).eps
+SMALLEST = 1e-14  # a gradient that cancels to zero may come out this large, for cotangents about 1
 NOISE = 0.1  # standard deviation of what is added to a fresh layer's parameters
 
 
@@ -352,8 +353,8 @@ def _check_array(
         return ArrayCheck(name, array.shape, 0, skipped, (), np.nan, np.nan, 0.0)
 
     a, n, noise = analytic.reshape(-1)[chosen[smooth]], numeric[smooth], rounding[smooth]
-    scale = max(np.sqrt(np.mean(n * n)), np.finfo(np.float64).tiny)
-    size = np.maximum.reduce([np.abs(a), np.abs(n), np.full_like(n, scale), noise / tolerance])
+    scale = np.full_like(n, np.sqrt(np.mean(n * n)))
+    size = np.maximum.reduce([np.abs(a), np.abs(n), scale, (noise + SMALLEST) / tolerance])
     error = np.abs(a - n) / size
     error[~np.isfinite(error)] = np.inf
     k = int(np.argmax(error))

@@ -73,7 +73,8 @@ class Embedding(Layer):
 
     def _indices(self, x: NDArray) -> NDArray:
         """x as integers. Whole numbers that a data loader made floats are fine, others are not."""
-        indices = x if x.dtype.kind in "iu" else x.astype(np.int64)
+        with np.errstate(invalid="ignore"):  # a NaN has no integer: it is found below
+            indices = x if x.dtype.kind in "iu" else x.astype(np.int64)
         wrong = (indices < 0) | (indices >= self.input_dim) | (indices != x)
         if wrong.any():
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
