@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError, MissingDataError
+from tinydl.data.errors import DataError, MissingDataError, named
 from tinydl.data.splitting import stratified_split
 from tinydl.data.validation import check_arrays
 
@@ -69,7 +69,7 @@ def load_npz(
     """
     path = Path(path)
     arrays = read_npz(path)
-    try:
+    with named(path):
         if set(PARTS) <= set(arrays):
             x_train, y_train, x_test, y_test = (arrays[part] for part in PARTS)
             check_arrays([("x_train", x_train), ("y_train", y_train)])
@@ -82,8 +82,6 @@ def load_npz(
         else:
             found = ", ".join(arrays) or "nothing"
             raise DataError(f"expected the arrays {', '.join(PARTS)}, or x and y, found {found}")
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
     class_names: tuple[str, ...] = ()
     if y_train.ndim == 1 and y_train.dtype.kind in "iu":
         classes = max(int(y_train.max()), int(y_test.max())) + 1

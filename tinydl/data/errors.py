@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -12,6 +14,15 @@ class DataError(ValueError):
 
 class MissingDataError(DataError, FileNotFoundError):
     """Files that are not where they were looked for; the message says where, and what to do."""
+
+
+@contextmanager
+def named(source: object) -> Iterator[None]:
+    """Put a file's name before errors about what was read from it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
 
 
 def require(module: str, purpose: str) -> ModuleType:

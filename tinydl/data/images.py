@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError, MissingDataError, require
+from tinydl.data.errors import DataError, MissingDataError, named, require
 from tinydl.data.splitting import stratified_split
 
 SUFFIXES = frozenset(
@@ -84,7 +84,8 @@ def load_image_folder(
             raise DataError(f"{path}: class '{class_names[unseen[0]]}' is in 'test' only")
         split = images[train], images[test], labels[train], labels[test]
     else:
-        split = stratified_split(images, labels, test_fraction, seed, class_names)
+        with named(path):
+            split = stratified_split(images, labels, test_fraction, seed, class_names)
     x_train, x_test, y_train, y_test = split
     return Dataset(name, x_train, y_train, x_test, y_test, class_names, str(path))
 

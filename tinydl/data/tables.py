@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError, MissingDataError, require
+from tinydl.data.errors import DataError, MissingDataError, named, require
 from tinydl.data.labels import encode_labels
 from tinydl.data.splitting import stratified_split
 from tinydl.randomness import stream
@@ -97,7 +97,8 @@ def load_table(
     """
     table = read_table(path, label, features=features, missing=missing, classes=classes)
     if table.class_names:
-        parts = stratified_split(table.x, table.y, test_fraction, seed, table.class_names)
+        with named(path):
+            parts = stratified_split(table.x, table.y, test_fraction, seed, table.class_names)
     else:
         order = stream(seed, "shuffling").permutation(len(table.y))
         test = round(test_fraction * len(order))
@@ -128,9 +129,12 @@ def _read_columns(path: Path) -> dict[str, Any]:
             table = require("pyarrow.parquet", "reading tables").read_table(path)
         else:
             raise DataError(f"{path}: expected a .csv or .parquet file")
-    except (arrow.ArrowException, OSError) as error:
+        table.validate(
+            full=True
+        )  # a damaged Parquet file may hold offsets and characters that are none
+        names = table.column_names
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable {suffix[1:]} file: {error}") from error
-    names = table.column_names
     if repeated := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{path}: two columns are called {repeated[0]!r}")
     if table.num_rows == 0:

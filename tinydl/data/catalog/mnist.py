@@ -8,7 +8,7 @@ import numpy as np
 
 from tinydl.data.catalog.files import first_complete
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError
+from tinydl.data.errors import DataError, named
 from tinydl.data.idx import read_idx
 from tinydl.data.validation import check_labels
 
@@ -46,8 +46,6 @@ def _read_part(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.nda
             f"{labels_path}: expected {len(images)} labels, one for each image of "
             f"{images_path.name}, got an array of shape {labels.shape}"
         )
-    try:
+    with named(labels_path):
         check_labels(labels, len(CLASS_NAMES))
-    except DataError as error:
-        raise DataError(f"{labels_path}: {error}") from None
     return images[..., None], labels.astype(np.int64)

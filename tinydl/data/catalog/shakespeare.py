@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinydl.data.catalog.files import first_complete
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError
+from tinydl.data.errors import named
 from tinydl.data.text import Vocabulary, next_step_pairs, read_text, windows
 
 
@@ -26,10 +26,8 @@ def load(root: Path, length: int = 100, test_fraction: float = 0.1) -> Dataset:
     vocabulary = Vocabulary.of(text)
     indices = vocabulary.encode(text)
     cut = round((1 - test_fraction) * len(indices))
-    try:
+    with named(path):
         parts = [windows(part, length + 1, length) for part in (indices[:cut], indices[cut:])]
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
     x_train, y_train = next_step_pairs(parts[0])
     x_test, y_test = next_step_pairs(parts[1])
     return Dataset(
