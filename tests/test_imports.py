@@ -1,0 +1,65 @@
+"""Imports run one way, and `import tinydl` stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"numba", "sklearn", "matplotlib", "pyarrow", "PIL", "rich", "typer", "pydantic", "torch"}
+
+
+def loaded_after(statement: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after ``statement``."""
+    program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
+    )
+    assert run.returncode == 0, run.stderr
+    return set(run.stdout.split())
+
+
+def test_import_contracts_hold():
+    """The layers of pyproject.toml: nothing below imports anything above."""
+    api = pytest.importorskip("importlinter.cli")
+    run = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", "PYTHONIOENCODING": "utf-8"},
+    )
+    assert api and run.returncode == 0, run.stdout + run.stderr
+    assert "0 broken" in run.stdout
+
+
+def test_import_tinydl_is_light():
+    loaded = loaded_after("import tinydl")
+    assert "tinydl" in loaded
+    assert not loaded & (HEAVY | {"numpy"})
+
+
+@pytest.mark.parametrize(
+    "module", ["layers", "losses", "metrics", "optimizers", "schedules", "initializers", "training"]
+)
+def test_a_part_of_tinydl_imports_no_heavy_package(module):
+    loaded = loaded_after(f"import tinydl\ntinydl.{module}")
+    assert not loaded & HEAVY
+
+
+def test_torch_is_for_comparison_only():
+    """No module of the packages imports PyTorch, at whatever depth of a function."""
+    for file in [*ROOT.glob("tinydl/**/*.py"), *ROOT.glob("kernels/**/*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "torch" for name in names), file
