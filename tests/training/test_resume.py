@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinydl as tl
+from tinydl.training.checkpoints import SavedTraining
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(44, 6, 6, 2)).astype(np.float32)
@@ -68,7 +69,7 @@ def data():
     return tl.data.DataLoader(IMAGES, LABELS, batch_size=9, seed=4, augment=augment, prefetch=2)
 
 
-def train(folder, optimizer, callbacks=(), extra=(), **arguments):
+def train(folder, optimizer, extra=()):
     model = build(optimizer)
     log = tl.callbacks.JSONLogger(folder / "log.jsonl")
     checkpoint = tl.callbacks.Checkpoint(folder / "checkpoints", every_steps=1)
@@ -76,10 +77,9 @@ def train(folder, optimizer, callbacks=(), extra=(), **arguments):
         data(),
         epochs=3,
         validation_data=(IMAGES, LABELS),
-        callbacks=[log, checkpoint, *callbacks, *extra],
+        callbacks=[log, checkpoint, *extra],
         verbose=0,
         resume=True,
-        **arguments,
     )
     return model, history
 
@@ -114,6 +114,22 @@ def test_ctrl_c_after_a_step(tmp_path, unbroken, stop):
     assert_same_run(tmp_path, *train(tmp_path, scheduled()), *unbroken)
 
 
+def test_ctrl_c_during_validation_resumes_at_the_epochs_end(tmp_path, unbroken):
+    """The steps are done and not repeated; validation and the epoch's end are still to come."""
+
+    def press(logs=None):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    _, history = train(
+        tmp_path, scheduled(), extra=[tl.callbacks.LambdaCallback(on_test_begin=press)]
+    )
+    assert history.interrupted and history.epoch == []
+    (path,) = sorted((tmp_path / "checkpoints").iterdir())[-1:]
+    loop = SavedTraining(path).state["loop"]
+    assert (loop["epoch"], loop["step"]) == (0, STEPS)
+    assert_same_run(tmp_path, *train(tmp_path, scheduled()), *unbroken)
+
+
 def test_a_run_stopped_again_and_again(tmp_path, unbroken):
     for stop in (2, 3, 1, 4):
         with pytest.raises(Crash):
@@ -126,6 +142,24 @@ class Scripted(tl.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs["val_loss"] = [3.0, 2.0, 2.0, 2.0, 2.0, 2.0][epoch]
+
+
+def test_a_rate_set_for_each_epoch_is_not_set_twice(tmp_path):
+    """Resuming calls on_epoch_begin again in the middle of an epoch; the rate must not be halved again."""
+
+    def run(folder, extra=()):
+        model = build("sgd")
+        halve = tl.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+        checkpoint = tl.callbacks.Checkpoint(folder, every_steps=1)
+        return model.fit(
+            data(), epochs=3, callbacks=[halve, checkpoint, *extra], verbose=0, resume=True
+        )
+
+    expected = run(tmp_path / "a").history
+    assert expected["learning_rate"] == [0.005, 0.0025, 0.00125]
+    with pytest.raises(Crash):
+        run(tmp_path / "b", [crash_after(STEPS + 3)])
+    assert run(tmp_path / "b").history == expected
 
 
 @pytest.mark.parametrize("stop", [3, STEPS + 1, 2 * STEPS + 1, 3 * STEPS + 2])

@@ -66,7 +66,7 @@ def test_a_model_comes_back_the_same(trained, saved):
     assert np.array_equal(trained.predict(IMAGES), loaded.predict(IMAGES))
     assert loaded.optimizer.config() == trained.optimizer.config()
     assert loaded.evaluate(IMAGES, LABELS) == trained.evaluate(IMAGES, LABELS)
-    assert loaded.regularized[0].regularizer.l2 == 0.01
+    assert loaded.regularized[0][1].l2 == 0.01
     loaded.fit(IMAGES, LABELS, batch_size=4, verbose=0)
 
 

@@ -6,7 +6,7 @@ A source has ``steps`` (batches an epoch, None where unknown) and ``batches(epoc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Sized
 from contextlib import closing
 from itertools import chain, islice
 from typing import Any
@@ -34,7 +34,7 @@ class LoaderSource:
         with closing(self.batches()) as batches:
             return next(batches)
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         with closing(self.loader.batches(self.first_epoch + epoch, start)) as batches:
             for batch in islice(batches, self.steps - start):
                 yield unpack(batch)
@@ -66,7 +66,7 @@ class IterableSource:
             self.iterable = chain([batch], iterator)
         return unpack(batch)
 
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         if not self.read_once:
             yield from map(unpack, islice(iter(self.iterable), start, self.steps))
             return
@@ -145,6 +145,7 @@ def make_source(
         batch_size=batch_size,
         shuffle=shuffle,
         seed=seed,
+        prefetch=0,  # taking rows of an array is quicker than a word with another thread
         dtype=dtype,
     )
     return LoaderSource(loader, steps, order_epoch)

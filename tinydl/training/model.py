@@ -17,6 +17,7 @@ from tinydl.metrics import Metric
 from tinydl.optimizers import Optimizer
 from tinydl.parameters import Parameter, ParameterStore
 from tinydl.randomness import get_state, set_state, stream
+from tinydl.regularizers import Regularizer
 from tinydl.training import fitting
 from tinydl.training.callbacks.base import Callback
 from tinydl.training.compiling import make_loss, make_metrics, refuse_softmax_before_logits
@@ -31,6 +32,9 @@ class BaseModel(Layer):
     before the model is built; ``fit`` builds it for the shape of its data.
 
     Attributes:
+        store: the flat buffers of values and gradients.
+        regularized, states, random_layers: parameters with their penalties, arrays that training moves without a
+            gradient, layers that draw random numbers; in forward order.
         optimizer, loss, metrics: as given to ``compile``.
         stop_training: a callback sets it to end training.
         epochs_trained: epochs of all calls of ``fit``.
@@ -40,8 +44,10 @@ class BaseModel(Layer):
     seed: int | None
     parameter_dtype: np.dtype
     store: ParameterStore
-    regularized: list[Parameter]
-    optimizer: Optimizer | None = None
+    regularized: list[tuple[Parameter, Regularizer]]
+    states: list[NDArray]
+    random_layers: list[Layer]
+    optimizer: Optimizer = None  # type: ignore[assignment]  # until compile
     loss: Any = None
     metrics: Sequence[Metric] = ()
     stop_training = False
@@ -50,27 +56,27 @@ class BaseModel(Layer):
 
     # ---- build --------------------------------------------------------------------------------------------
 
-    def build_model(self, input_shape: Shape) -> None:
+    def build_model(self, input_shape: Shape | list[Shape]) -> None:
         """Create the parameters, lay them out in the flat buffers, and give random layers their streams."""
-        self.initialize(input_shape, stream(self.seed, "initialization"), self.parameter_dtype)
+        rng = stream(self.seed, "initialization")
+        self.initialize(input_shape, rng, self.parameter_dtype)  # type: ignore[arg-type]
         named = list(self.named_parameters())
         for name, parameter in named:
             parameter.name = name
         self.store = ParameterStore(p for _, p in named)
-        self.regularized = [p for _, p in named if p.regularizer is not None]
+        self.regularized = [(p, p.regularizer) for _, p in named if p.regularizer is not None]
+        self.states = [array for _, array in self.named_states()]
+        self.random_layers = [layer for layer in self.layers_in_order() if layer.is_random]
         self.seed_dropout(self.seed)
 
     def seed_dropout(self, seed: int | None) -> None:
         """Give every random layer a stream of its own under ``seed``."""
-        for k, layer in enumerate(self.random_layers()):
+        for k, layer in enumerate(self.random_layers):
             layer.rng = stream(seed, "dropout", k)
-
-    def random_layers(self) -> list[Layer]:
-        return [layer for layer in self.layers_in_order() if layer.is_random]
 
     def generators(self) -> list[np.random.Generator]:
         """Those of all random layers, in forward order."""
-        return [layer.rng for layer in self.random_layers() if layer.rng is not None]
+        return [layer.rng for layer in self.random_layers if layer.rng is not None]
 
     def output_layers(self) -> list[Layer]:
         """The layers whose outputs are the model's."""
@@ -101,13 +107,13 @@ class BaseModel(Layer):
     def snapshot(self) -> tuple[list[NDArray], list[dict]]:
         """What a forward pass in training changes: copies of the states, and where the generators stand."""
         return (
-            [array.copy() for _, array in self.named_states()],
+            [array.copy() for array in self.states],
             [get_state(rng) for rng in self.generators()],
         )
 
     def restore(self, snapshot: tuple[list[NDArray], list[dict]]) -> None:
         states, random = snapshot
-        for (_, array), saved in zip(self.named_states(), states, strict=True):
+        for array, saved in zip(self.states, states, strict=True):
             array[...] = saved
         for rng, state in zip(self.generators(), random, strict=True):
             set_state(rng, state)

@@ -42,7 +42,7 @@ def compute_loss(
 
 def regularization(model: BaseModel) -> float:
     """Σ R(w) over the parameters that have a regularizer R."""
-    return sum(p.regularizer.penalty(p.value) for p in model.regularized)
+    return sum((r.penalty(p.value) for p, r in model.regularized), 0.0)
 
 
 def prepare_gradients(model: BaseModel) -> None:
@@ -52,8 +52,8 @@ def prepare_gradients(model: BaseModel) -> None:
     and can be sent to other processes while the layers before it are still at work.
     """
     model.store.zero_grad()
-    for p in model.regularized:
-        p.grad += p.regularizer.gradient(p.value)
+    for p, r in model.regularized:
+        p.grad += r.gradient(p.value)
 
 
 def backward(model: BaseModel) -> None:
