@@ -244,6 +244,20 @@ def test_break_exception_and_interrupt_end_the_thread():
     assert prefetch_threads() == []
 
 
+def test_ctrl_c_while_the_thread_starts_ends_it(monkeypatch):
+    start = threading.Thread.start
+
+    def interrupted_start(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted_start)
+        with pytest.raises(KeyboardInterrupt):
+            next(prefetch(Source(), 1))
+    assert prefetch_threads() == []
+
+
 INTERRUPTED = """
 import threading, time
 from tinydl.data.prefetch import prefetch

@@ -52,7 +52,7 @@ def test_a_large_mean_does_not_cancel_the_variance():
 def test_many_pieces_give_the_same_statistics(monkeypatch):
     x = np.random.default_rng(0).normal(size=(50, 3, 2))
     whole = Standardize.fit(x)
-    monkeypatch.setattr("tinydl.data.transforms.CHUNK_BYTES", 100)
+    monkeypatch.setattr("tinydl.data.transforms.PIECE_BYTES", 100)
     pieces = Standardize.fit(x)
     np.testing.assert_allclose(pieces.mean, whole.mean, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(pieces.std, whole.std, rtol=1e-12)

@@ -106,7 +106,9 @@ class Cutout:
         columns = self._covered(w, random.integers(0, w))  # (B, W)
         chosen = (random.uniform() < self.probability)[:, None, None]
         hole = rows[:, :, None] & columns[:, None, :] & chosen  # (B, H, W)
-        return np.where(hole[..., None], np.asarray(self.fill).astype(x.dtype), x)
+        result = x.copy()
+        result[hole] = np.asarray(self.fill).astype(x.dtype)
+        return result
 
     def _covered(self, length: int, center: NDArray) -> NDArray[np.bool_]:
         """Which pixels along one axis the square covers, (B, length)."""

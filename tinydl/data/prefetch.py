@@ -48,8 +48,8 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
             ready.put(_Failure(error))
 
     thread = threading.Thread(target=produce, name="tinydl-prefetch", daemon=True)
-    thread.start()
     try:
+        thread.start()  # inside `try`: Ctrl-C may come while this waits for the thread to begin
         while (item := ready.get()) is not _END:
             if isinstance(item, _Failure):
                 raise item.error
@@ -63,4 +63,5 @@ def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
                 ready.get_nowait()
             except queue.Empty:
                 break
-        thread.join()
+        if thread.ident is not None:
+            thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from tinydl.configs import from_config
 from tinydl.data.errors import DataError
-from tinydl.data.validation import CHUNK_BYTES
+
+PIECE_BYTES = 1 << 20  # stays in the processor's cache
 
 
 class Standardize:
@@ -47,18 +49,21 @@ class Standardize:
             raise ValueError(f"per must be 'channel' or 'feature', got {per!r}")
         if x.size == 0:
             raise DataError(f"Standardize.fit needs at least one sample, got shape {x.shape}")
-        axes = 0 if per == "feature" or x.ndim == 1 else tuple(range(x.ndim - 1))
+        positions = tuple(range(x.ndim - 2)) if per == "channel" and x.ndim > 1 else ()
         # Two passes in float64: the one-pass formula E[x²] - E[x]² cancels where the mean is large.
-        mean = _mean(x, axes, lambda part: part.astype(np.float64))
+        mean = _sample_mean(x, lambda part: part).mean(axis=positions)
         if not np.isfinite(mean).all():
             raise DataError("Standardize.fit: the samples hold NaN or infinity")
-        variance = _mean(x, axes, lambda part: np.square(part - mean))
+        center = _spread(mean, x.shape[1:], np.dtype(np.float64)).reshape(-1)
+        variance = _sample_mean(x, lambda part: np.square(part - center)).mean(axis=positions)
         return cls(mean, np.sqrt(variance))
 
     def __call__(self, x: NDArray) -> NDArray:
         dtype = x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
-        z = np.subtract(x, self.mean.astype(dtype), dtype=dtype)
-        z *= (1.0 / np.where(self.std == 0, 1.0, self.std)).astype(dtype)
+        # Spread over a whole sample, so that the inner loop runs over H·W·C numbers and not over C.
+        scale = 1.0 / np.where(self.std == 0, 1.0, self.std)
+        z = np.subtract(x, _spread(self.mean, x.shape[1:], dtype), dtype=dtype)
+        z *= _spread(scale, x.shape[1:], dtype)
         return z
 
     def invert(self, z: NDArray) -> NDArray:
@@ -98,13 +103,21 @@ def get(transform: Any) -> Any:
     return transform if callable(transform) else from_config(transform, TRANSFORMS, "transform")
 
 
-def _mean(x: NDArray, axes: Any, function: Any) -> NDArray:
-    """Mean of ``function(x)`` over the axes, in pieces, so that float64 copies stay small."""
-    rows = max(1, CHUNK_BYTES // max(1, x[:1].nbytes))
-    total: Any = 0.0
-    for start in range(0, len(x), rows):
-        total = total + function(x[start : start + rows]).sum(axis=axes)
-    return np.asarray(total) / (x.size / np.size(total))
+def _sample_mean(x: NDArray, function: Callable[[NDArray], NDArray]) -> NDArray[np.float64]:
+    """The mean over samples of ``function`` of flattened samples (n, features), shaped as a sample.
+
+    In pieces, so that copies in float64 stay small.
+    """
+    rows = x.reshape(len(x), -1)
+    step = max(1, PIECE_BYTES // (8 * rows.shape[1]))
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), step):
+        total += function(rows[start : start + step].astype(np.float64)).sum(axis=0)
+    return (total / len(rows)).reshape(x.shape[1:])
+
+
+def _spread(values: NDArray, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+    return np.broadcast_to(values, shape).astype(dtype, order="C")
 
 
 def _short(array: NDArray) -> str:
