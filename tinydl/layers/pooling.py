@@ -119,7 +119,7 @@ class GlobalAvgPool2D(Layer):
         self.check_input(x)
         self.x_shape = x.shape
         y = kernels.avg_pool2d(x, x.shape[1:3])  # one window as large as the image
-        return y if self.keepdims else y.reshape(len(x), -1)
+        return y if self.keepdims else y.reshape(len(x), x.shape[-1])
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
         if not self.needs_input_grad:
