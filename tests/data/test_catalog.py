@@ -131,6 +131,26 @@ def test_folders_follow_the_environment(tmp_path, monkeypatch):
     assert cache_root().name == "tinydl" and cache_root().is_absolute()
 
 
+def test_own_data_by_its_path(tmp_path):
+    labels = np.arange(20) % 2
+    np.savez(tmp_path / "own.npz", x=np.zeros((20, 3)), y=labels)
+    rows = "".join(f"{k},{label}\n" for k, label in enumerate(labels))
+    (tmp_path / "own.csv").write_text(f"size,label\n{rows}", encoding="utf-8")
+    (tmp_path / "other.csv").write_text(f"size,kind\n{rows}", encoding="utf-8")
+    assert load(str(tmp_path / "own.npz")).input_shape == (3,)
+    assert load(str(tmp_path / "own.csv"), test_fraction=0.5).y_test.tolist().count(1) == 5
+    assert load(str(tmp_path / "other.csv"), label="kind").name == "other"
+    with pytest.raises(DataError, match=r"other\.csv: no column 'label': it has 'size', 'kind'"):
+        load(str(tmp_path / "other.csv"))
+    with pytest.raises(DataError, match="no images"):
+        load(str(tmp_path))
+    with pytest.raises(MissingDataError, match="no file or folder at"):
+        load(str(tmp_path / "gone.npz"))
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"notes\.txt: expected a folder or \.zip of images"):
+        load(str(tmp_path / "notes.txt"))
+
+
 # ---- the real data -------------------------------------------------------------------------------
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ class DataLoader:
         """The batches of epoch 0; ``batches(epoch)`` gives each epoch an order of its own."""
         return self.batches(0)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple]:
+    def batches(self, epoch: int, start: int = 0) -> Generator[tuple, None, None]:
         """The batches of an epoch from ``start`` on: (x, y), or (x, y, sample_weight) where given.
 
         Without labels y is None. Closing the iterator, or dropping it, ends its background thread.

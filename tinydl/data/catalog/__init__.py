@@ -6,10 +6,11 @@ import difflib
 import importlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError
+from tinydl.data.errors import DataError, MissingDataError
 from tinydl.data.folders import data_root
 
 
@@ -173,17 +174,43 @@ def info(name: str) -> Entry:
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Dataset:
-    """Read a data set by its name.
+    """Read a data set by its name, or one of your own by its path.
 
     Args:
-        name: one of ``names()``.
-        root: the folder with its files; by default ``TINYDL_DATA``, else the folder into which
-            ``tinydl data fetch`` downloads.
-        options: keyword arguments of this data set's own ``load`` (see its module).
+        name: one of ``names()``; or the path of a folder or .zip of images (``load_image_folder``), of
+            an .npz file (``load_npz``), of a .csv or .parquet file (``load_table``; its label column
+            is called "label" unless ``label=`` says otherwise).
+        root: the folder with the files of a named data set; by default ``TINYDL_DATA``, else the folder
+            into which ``tinydl data fetch`` downloads.
+        options: keyword arguments of the function that reads this data set.
 
     Raises:
         DataError: an unknown name, or a corrupt file.
         MissingDataError: files that are not there; the message says where they were looked for and
             what to do.
     """
+    if name not in CATALOG and (Path(name).exists() or Path(name).name != name):
+        return _load_path(Path(name), **options)
     return importlib.import_module(info(name).module).load(data_root(root), **options)
+
+
+def _load_path(path: Path, **options: Any) -> Dataset:
+    """A data set of the user's own, told by what is at the path."""
+    if not path.exists():
+        raise MissingDataError(f"no file or folder at {path}")
+    suffix = path.suffix.lower()
+    if path.is_dir() or suffix == ".zip":
+        from tinydl.data.images import load_image_folder
+
+        return load_image_folder(path, **options)
+    if suffix == ".npz":
+        from tinydl.data.arrays import load_npz
+
+        return load_npz(path, **options)
+    if suffix in (".csv", ".parquet", ".pq"):
+        from tinydl.data.tables import load_table
+
+        return load_table(path, **({"label": "label"} | options))
+    raise DataError(
+        f"{path}: expected a folder or .zip of images, or an .npz, .csv or .parquet file"
+    )
