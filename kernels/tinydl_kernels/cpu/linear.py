@@ -12,8 +12,12 @@ import threading
 import numpy as np
 from numba import get_num_threads, prange
 
-from . import matmul_core as core
+from . import matmul_problem as problem
 from ._jit import jit
+from .matmul_blocked import BLOCKED_KERNELS, block_sizes, workspace_size
+from .matmul_problem import START
+from .matmul_skinny import INNER_KERNELS, NARROW_KERNELS, OUTER_KERNELS
+from .matmul_tile import MR, VECTORS
 from .simd import call_native, record
 from .target import vector_bytes
 
@@ -25,6 +29,15 @@ _PASSES = ("sigmoid", "tanh")
 # Below this many multiply-adds, waking other threads takes longer than they save.
 _PARALLEL_WORK = float(1 << 21)
 
+_KERNELS = {
+    problem.BLOCKED: BLOCKED_KERNELS,
+    problem.OUTER: OUTER_KERNELS,
+    problem.NARROW: NARROW_KERNELS,
+    problem.INNER: INNER_KERNELS,
+}
+# Where a problem says M, K and N.
+_SIZES = (problem.A + 1, problem.A + 2, problem.B + 2)
+
 
 class _Plan:
     """What one Python thread needs for the products of one element type."""
@@ -32,16 +45,20 @@ class _Plan:
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
         self.none = np.empty(0, dtype)
-        self.fields = np.zeros(core.FIELDS, np.int64)
-        self.fields[[core.KC, core.NC]] = core.block_sizes(dtype.itemsize)
-        self.fields.view(np.float64)[core.LIMIT] = _PARALLEL_WORK
-        self.kernel = core.KERNELS[dtype.name].address
+        self.fields = np.zeros(problem.FIELDS, np.int64)
+        self.fields[[problem.KC, problem.NC]] = block_sizes(dtype.itemsize)
+        self.fields.view(np.float64)[problem.LIMIT] = _PARALLEL_WORK
+        self.kernel = START[dtype.name].address
         self.workspaces_for(1)
+
+    def compile(self, field: int) -> None:
+        """Get the kernel whose address `start` missed in one of its fields."""
+        self.fields[field] = _KERNELS[field][self.dtype.name].address
 
     def workspaces_for(self, threads: int) -> np.ndarray:
         """Room for packed blocks: one row for each thread, kept from call to call."""
         if not hasattr(self, "workspaces") or len(self.workspaces) < threads:
-            size = core.workspace_size(self.dtype.itemsize)
+            size = workspace_size(self.dtype.itemsize)
             self.workspaces = _aligned(threads, size, self.dtype)
             # Compiled code takes an integer sooner than an array.
             self.addresses = (self.kernel, self.fields.ctypes.data, self.workspaces.ctypes.data)
@@ -121,11 +138,14 @@ def matmul(
 
 def _matmul_2d(plan, a, b, out, bias, bias_grad, scalars) -> None:
     status = _multiply(*plan.addresses, a, b, out, bias, bias_grad, *scalars)
-    if status == core.LARGE:
+    if status == problem.LARGE:
         _run(plan, plan.fields[np.newaxis])
-    elif status == core.WRONG_SHAPE:
+    elif status in _KERNELS:
+        plan.compile(status)
+        _matmul_2d(plan, a, b, out, bias, bias_grad, scalars)
+    elif status == problem.WRONG_SHAPE:
         raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
-    elif status == core.AWKWARD:
+    elif status == problem.AWKWARD:
         # Results go into fresh memory first, since what they would overwrite may still be read.
         fresh, sums = out.copy(), bias_grad.copy()
         _matmul_2d(plan, _straight(a), _straight(b), fresh, bias.copy(), sums, scalars)
@@ -142,7 +162,7 @@ def _matmul_nd(plan, a, b, out, bias, bias_grad, scalars) -> np.ndarray:
     a_2d = a[np.newaxis] if a.ndim == 1 else a
     b_2d = b[:, np.newaxis] if b.ndim == 1 else b
     stack = _stack_size(a_2d, b_2d)
-    shape = stack + (a_2d.shape[-2], b_2d.shape[-1])
+    shape = (*stack, a_2d.shape[-2], b_2d.shape[-1])
     # NumPy's rule: the dimension that a vector lacks is missing in the result, too.
     visible = shape[:-2] + shape[-2:-1] * (a.ndim > 1) + shape[-1:] * (b.ndim > 1)
     if out is None:
@@ -166,7 +186,7 @@ def _matmul_stack(plan, a, b, out, bias, bias_grad, scalars) -> None:
             plan, a.reshape(rows), b, out.reshape(-1, out.shape[-1]), bias, bias_grad, scalars
         )
         return
-    _, m, n = out.shape
+    n = out.shape[2]
     if (bias.size and bias.size != n) or (bias_grad.size and bias_grad.size != n):
         raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
     if bias_grad.size:
@@ -179,29 +199,35 @@ def _matmul_stack(plan, a, b, out, bias, bias_grad, scalars) -> None:
         out[...] = fresh
     elif out.size:
         problems = np.tile(plan.fields, (len(out), 1))
-        for at, x in ((core.A, a), (core.B, b), (core.C, out)):
+        for at, x in ((problem.A, a), (problem.B, b), (problem.C, out)):
             step = x.strides[0] if x.ndim == 3 and len(x) > 1 else 0
             problems[:, at] = x.ctypes.data + step * np.arange(len(out))
             problems[:, at + 1 : at + 5] = x.shape[-2:] + x.strides[-2:]
-        problems[:, core.BIAS : core.BIAS + 3] = (bias.ctypes.data, bias.size, bias.itemsize)
-        problems[:, core.BIAS_GRAD : core.BIAS_GRAD + 3] = 0
-        problems.view(np.float64)[:, core.ALPHA : core.SLOPE + 1] = scalars
+        problems[:, problem.BIAS : problem.BIAS + 3] = (bias.ctypes.data, bias.size, bias.itemsize)
+        problems[:, problem.BIAS_GRAD : problem.BIAS_GRAD + 3] = 0
+        numbers = problems.view(np.float64)
+        numbers[:, problem.ALPHA : problem.SLOPE + 1] = scalars
+        # Every item is like the first, for which `start` chooses a kernel without calling it.
+        numbers[0, problem.LIMIT] = -1
+        while (status := _start(*plan.addresses[::2], problems)) != problem.LARGE:
+            plan.compile(status)
+            problems[:, status] = plan.fields[status]
+        problems[:, problem.CHOSEN :] = problems[0, problem.CHOSEN :]
         _run(plan, problems)
 
 
 def _run(plan: _Plan, problems: np.ndarray) -> None:
-    """Carry out problems that were checked, with all threads if that pays."""
-    problems = problems.copy()
-    problems.view(np.float64)[:, core.LIMIT] = np.inf
-    rows, inner, columns = (int(problems[0, at]) for at in (core.A + 1, core.A + 2, core.B + 2))
+    """Carry out problems that `start` has checked, with all threads if that pays."""
+    kernel = problems[0, problems[0, problem.CHOSEN]]
+    rows, inner, columns = (int(problems[0, at]) for at in _SIZES)
     work = float(len(problems)) * rows * inner * columns
     threads = get_num_threads() if work > _PARALLEL_WORK else 1
     if threads == 1:
-        _run_serial(plan.kernel, problems, plan.workspaces)
+        _run_serial(kernel, problems, plan.workspaces)
         return
-    tile = (core.MR, core.VECTORS * vector_bytes() // plan.dtype.itemsize)
+    tile = (MR, VECTORS * vector_bytes() // plan.dtype.itemsize)
     grid = (1, 1) if len(problems) >= threads else _grid(threads, rows, columns, tile)
-    _run_parallel(plan.kernel, problems, grid, tile, plan.workspaces_for(threads)[:threads])
+    _run_parallel(kernel, problems, grid, tile, plan.workspaces_for(threads)[:threads])
 
 
 def _grid(threads: int, rows: int, columns: int, tile: tuple[int, int]) -> tuple[int, int]:
@@ -266,15 +292,20 @@ def _shape_error(a, b, out, bias, bias_grad) -> ValueError:
 def _multiply(kernel, fields, workspace, a, b, out, bias, bias_grad, alpha, beta, slope):
     """Describe the problem and call the kernel. This is compiled for each combination of memory
     layouts, so it is kept short."""
-    record(fields, core.A, a)
-    record(fields, core.B, b)
-    record(fields, core.C, out)
-    record(fields, core.BIAS, bias)
-    record(fields, core.BIAS_GRAD, bias_grad)
-    record(fields, core.ALPHA, alpha)
-    record(fields, core.BETA, beta)
-    record(fields, core.SLOPE, slope)
+    record(fields, problem.A, a)
+    record(fields, problem.B, b)
+    record(fields, problem.C, out)
+    record(fields, problem.BIAS, bias)
+    record(fields, problem.BIAS_GRAD, bias_grad)
+    record(fields, problem.ALPHA, alpha)
+    record(fields, problem.BETA, beta)
+    record(fields, problem.SLOPE, slope)
     return call_native(kernel, fields, workspace)
+
+
+@jit
+def _start(kernel, workspace, problems):
+    return call_native(kernel, problems.ctypes.data, workspace)
 
 
 @jit
@@ -298,21 +329,21 @@ def _run_parallel(kernel, problems, grid, tile, workspaces):
 
 @jit(cache=False)
 def _cut_rows(fields, i, parts, unit):
-    first, end = _share(fields[core.A + 1], i, parts, unit)
-    for matrix in (core.A, core.C):
+    first, end = _share(fields[problem.A + 1], i, parts, unit)
+    for matrix in (problem.A, problem.C):
         fields[matrix] += first * fields[matrix + 3]
         fields[matrix + 1] = end - first
     if i > 0:  # the sums over b's columns are needed once
-        fields[core.BIAS_GRAD + 1] = 0
+        fields[problem.BIAS_GRAD + 1] = 0
 
 
 @jit(cache=False)
 def _cut_columns(fields, j, parts, unit, size):
-    first, end = _share(fields[core.B + 2], j, parts, unit)
-    for matrix in (core.B, core.C):
+    first, end = _share(fields[problem.B + 2], j, parts, unit)
+    for matrix in (problem.B, problem.C):
         fields[matrix] += first * fields[matrix + 4]
         fields[matrix + 2] = end - first
-    for vector in (core.BIAS, core.BIAS_GRAD):
+    for vector in (problem.BIAS, problem.BIAS_GRAD):
         if fields[vector + 1] != 0:
             fields[vector] += first * size
             fields[vector + 1] = end - first

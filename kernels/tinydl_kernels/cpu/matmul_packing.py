@@ -26,7 +26,7 @@ from .matmul_tile import MR, VECTORS
 from .simd import I64, Emitter, advance, intrinsic, lanes
 
 
-def _transposed(e: Emitter, rows: list[ir.Value]) -> list[ir.Value]:
+def transposed_block(e: Emitter, rows: list[ir.Value]) -> list[ir.Value]:
     """The columns of a square block of lanes x lanes numbers, given by its rows.
 
     In two steps, because shuffles within 128-bit sections of a register are cheaper than those
@@ -108,7 +108,7 @@ def _make_transposer(height: int | None = None, vectors: int | None = None) -> A
             return e.masked_load(e.at(source, offset), mask)
 
         tops = range(0, rows_used, e.lanes)
-        blocks = [_transposed(e, [read(top + i) for i in range(e.lanes)]) for top in tops]
+        blocks = [transposed_block(e, [read(top + i) for i in range(e.lanes)]) for top in tops]
         for column in range(e.lanes):
             for top, block in zip(tops, blocks, strict=True):
                 e.store(block[column], e.at(target, column * stride + top))

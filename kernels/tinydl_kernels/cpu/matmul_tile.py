@@ -116,7 +116,7 @@ def make_tile(rows: int, vectors: int, *, by_rows: bool = False) -> Any:
                 e.builder.and_(is_full, is_mode),
                 lambda add=add: _finish_plain(e, sums, c_rows, add),
             )
-        _finish_general(e, sums, c_rows, m, n, alpha, beta, bias, slope, done)
+        finish_general(e, sums, c_rows, m, n, alpha, beta, bias, slope, done)
         e.builder.branch(done)
         e.builder.position_at_end(done)
 
@@ -169,7 +169,7 @@ def _finish_plain(
             e.store(e.add(e.load(target), value) if add else value, target)
 
 
-def _finish_general(
+def finish_general(
     e: Emitter,
     sums: list[list[ir.Value]],
     c_rows: list[ir.Value],
