@@ -58,7 +58,9 @@ def test_by_global_norm():
     for part, g in zip(parts, GRADIENTS, strict=True):
         assert_allclose(part, np.array(g) * scale)
     assert norm == pytest.approx(math.sqrt(169.25))
-    untouched, _ = moved(global_clipnorm=100.0)
+    just_below, _ = moved(global_clipnorm=12.9)
+    assert global_norm([p.ravel() for p in just_below]) == pytest.approx(12.9)
+    untouched, _ = moved(global_clipnorm=13.1)
     for part, g in zip(untouched, GRADIENTS, strict=True):
         assert_array_equal(part, g)
 

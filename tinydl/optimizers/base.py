@@ -142,32 +142,33 @@ class Optimizer:
     def prepare_gradients(self) -> float:
         """Clip the gradients as asked; their global norm from before. Refuses what is not finite."""
         store = self.built_store()
-        stretches = [store.grads[part] for part, _ in self.ranges()]
-        norm = global_norm(stretches)
+        gradients = [store.grads[part] for part, _ in self.ranges(by_decay=False)]
+        norm = global_norm(gradients)
         if not np.isfinite(norm):
             check_finite(store)
         if self.global_clipnorm is not None:
-            clip_by_norm(stretches, self.global_clipnorm, norm)
+            clip_by_norm(gradients, self.global_clipnorm, norm)
         elif self.clipnorm is not None:
             for s in store.segments:
                 if s.parameter.trainable:
                     own = [store.grads[s.start : s.stop]]
                     clip_by_norm(own, self.clipnorm, global_norm(own))
         elif self.clipvalue is not None:
-            clip_by_value(stretches, self.clipvalue)
+            clip_by_value(gradients, self.clipvalue)
         return norm
 
-    def ranges(self) -> list[tuple[slice, float]]:
+    def ranges(self, by_decay: bool = True) -> list[tuple[slice, float]]:
         """(part of the buffers, its weight decay): the longest stretches that are updated alike.
 
         Frozen parameters lie in none. The gaps between parameters hold zeros and stay zero under every
-        update, so a stretch runs across them; without weight decay a model is one single stretch.
+        update, so a stretch runs across them; without weight decay a model is one single stretch, and so it
+        is with ``by_decay=False``, for passes that have nothing to do with decay.
         """
         found: list[tuple[slice, float]] = []
         joins = False  # whether the previous segment was trainable
         for s in self.built_store().segments:
             if s.parameter.trainable:
-                decay = self.weight_decay if s.parameter.decay else 0.0
+                decay = self.weight_decay if by_decay and s.parameter.decay else 0.0
                 if joins and found[-1][1] == decay:
                     found[-1] = (slice(found[-1][0].start, s.stop), decay)
                 else:
