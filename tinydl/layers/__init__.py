@@ -17,13 +17,17 @@ from tinydl.layers.activations import (
 )
 from tinydl.layers.base import Layer
 from tinydl.layers.batch_norm import BatchNorm, BatchNormalization
-from tinydl.layers.containers import Chain
+from tinydl.layers.containers import Chain, Concat, Residual
 from tinydl.layers.conv2d import Conv2D
 from tinydl.layers.dense import Dense
 from tinydl.layers.depthwise_conv2d import DepthwiseConv2D
 from tinydl.layers.dropout import Dropout
 from tinydl.layers.embedding import Embedding
+from tinydl.layers.gru import GRU
 from tinydl.layers.layer_norm import LayerNorm, LayerNormalization
+from tinydl.layers.lstm import LSTM
+from tinydl.layers.masking import Masking
+from tinydl.layers.merging import Add, Concatenate
 from tinydl.layers.pooling import (
     AveragePooling2D,
     AvgPool2D,
@@ -33,6 +37,7 @@ from tinydl.layers.pooling import (
     MaxPooling2D,
 )
 from tinydl.layers.shaping import Flatten, Reshape
+from tinydl.layers.simple_rnn import SimpleRNN
 
 # Keras' names for layers that have shorter ones here.
 __all__ = [
@@ -48,9 +53,12 @@ LAYERS: dict[str, type[Layer]] = {
     cls.__name__: cls
     for cls in (
         Activation,
+        Add,
         AvgPool2D,
         BatchNorm,
         Chain,
+        Concat,
+        Concatenate,
         Conv2D,
         Dense,
         DepthwiseConv2D,
@@ -58,14 +66,19 @@ LAYERS: dict[str, type[Layer]] = {
         Embedding,
         Flatten,
         GELU,
+        GRU,
         GlobalAvgPool2D,
+        LSTM,
         LayerNorm,
         LeakyReLU,
+        Masking,
         MaxPool2D,
         ReLU,
         Reshape,
+        Residual,
         SiLU,
         Sigmoid,
+        SimpleRNN,
         Softmax,
         Tanh,
     )
