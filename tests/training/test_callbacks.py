@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 import tinydl as tl
-from tinydl.training.callbacks.base import HOOKS
+from tinydl.training.callbacks.base import HOOKS, CallbackList
 from tinydl.training.callbacks.progress import duration
 
 RNG = np.random.default_rng(0)
@@ -100,6 +100,32 @@ def test_callbacks_know_the_training():
         "verbose": 0,
         "logs": ["loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"],
     }
+
+
+def test_states_go_back_to_the_callbacks_they_came_from():
+    """By class, and among several of one class in their order; a new one starts afresh."""
+
+    class Count(tl.callbacks.Callback):
+        value = 0
+
+        def state_dict(self):
+            return {"value": self.value}
+
+        def load_state_dict(self, state):
+            self.value = state["value"]
+
+    class Other(Count):
+        pass
+
+    def listed(*callbacks):
+        return CallbackList(callbacks, classifier(), {})
+
+    before = [Count(), Other(), Count()]
+    for number, callback in enumerate(before, 1):
+        callback.value = number
+    after = [Other(), Count(), Count(), Count()]
+    listed(*after).load_state_dict(listed(*before).state_dict())
+    assert [callback.value for callback in after] == [2, 1, 3, 0]
 
 
 def test_lambda_callback_refuses_unknown_hooks():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinydl as tl
-from tinydl.training.checkpoints import SavedTraining
+from tinydl.training.checkpoints import SavedTraining, write_checkpoint
 from tinydl.training.files import SavedFileError
 
 X = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
@@ -57,6 +57,20 @@ def test_at_the_end_of_each_epoch(tmp_path):
 def test_after_so_many_steps_and_at_the_end(tmp_path):
     fit(tl.callbacks.Checkpoint(tmp_path, every_steps=2, keep=None))
     assert steps(tmp_path) == [2, 4, 6, 8, 9]
+
+
+def test_none_is_written_twice_and_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
+    written = []
+
+    def note(path, loop):
+        written.append(path.name)
+        write_checkpoint(path, loop)
+
+    monkeypatch.setattr("tinydl.training.callbacks.checkpoint.write_checkpoint", note)
+    (tmp_path / ".checkpoint-0000000001.safetensors.12ab.tmp").write_bytes(b"half of it")
+    fit(tl.callbacks.Checkpoint(tmp_path))
+    assert written == names(tmp_path)
+    assert steps(tmp_path) == [3, 6, 9]
 
 
 def test_a_checkpoint_is_a_model_file(tmp_path):

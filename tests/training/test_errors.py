@@ -140,7 +140,7 @@ def test_softmax_before_a_loss_of_logits_is_refused(layers, loss):
 
 
 class Explode(Layer):
-    """Multiplies by ``factor`` from its third forward pass in training on; counts passes in a state."""
+    """Multiplies by ``factor`` in its third forward pass in training; counts passes in a state."""
 
     is_random = True
 
@@ -155,7 +155,7 @@ class Explode(Layer):
         if training:
             self.state["passes"] += 1
             self.rng.random()
-        self.scale = self.factor if training and self.state["passes"][0] >= 3 else 1.0
+        self.scale = self.factor if training and self.state["passes"][0] == 3 else 1.0
         with np.errstate(all="ignore"):
             return x * np.float32(self.scale)
 

@@ -220,6 +220,38 @@ def test_the_seed_decides_everything():
     assert not same_weights(classifier_fitted(x, y, 1), classifier_fitted(x, y, 2))
 
 
+def test_the_seed_decides_dropout():
+    x, y = problem()
+
+    def weights(model_seed, *fit_seeds):
+        model = tl.Sequential(
+            [tl.layers.Dropout(0.5), tl.layers.Dense(3, "linear")], seed=model_seed
+        )
+        model.build_model((6,))
+        model.sublayers[1].weight.value[...] = 0
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        for seed in fit_seeds:
+            model.sublayers[1].weight.value[...] = 0
+            model.sublayers[1].bias.value[...] = 0
+            model.fit(x, y, shuffle=False, seed=seed, verbose=0)
+        return model.get_weights()[0]
+
+    assert np.array_equal(weights(0, 5), weights(1, 5))
+    assert np.array_equal(weights(0, 5), weights(0, 5, 5))
+    assert not np.array_equal(weights(0, 5), weights(0, 6))
+    assert np.array_equal(weights(0, None), weights(0, None))
+    assert not np.array_equal(weights(0, None), weights(1, None))
+    assert not np.array_equal(weights(0, None), weights(0, None, None))
+
+
+def test_after_training_backward_gives_the_inputs_gradient_again():
+    x, y = problem()
+    model = classifier()
+    model.fit(x, y, verbose=0)
+    model.forward(x[:2], training=True)
+    assert model.backward(np.ones((2, 3), np.float32)).shape == (2, 6)
+
+
 def classifier_fitted(x, y, seed):
     model = classifier(seed=seed)
     model.fit(x, y, verbose=0)

@@ -194,7 +194,8 @@ def test_callbacks_go_on_where_they_were(tmp_path, stop):
     assert history.history == expected.history
     for a, b in zip(model.get_weights(), unbroken.get_weights(), strict=True):
         assert np.array_equal(a, b)
-    again, _ = run(tmp_path / "b")  # it was stopped early: resuming does not train on
+    again, same = run(tmp_path / "b")  # it was stopped early: resuming does not train on
+    assert same.history == expected.history
     assert np.array_equal(again.get_weights()[0], model.get_weights()[0])
 
 

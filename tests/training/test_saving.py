@@ -276,6 +276,14 @@ def cnn_of_other_weights():
     return model
 
 
+def test_a_reader_of_the_old_file_is_not_disturbed(trained, saved):
+    before = saved.read_bytes()
+    with saved.open("rb") as reader:
+        cnn_of_other_weights().save(saved)
+        assert reader.read() == before
+    assert saved.read_bytes() != before
+
+
 def test_files_get_the_usual_permissions(trained, tmp_path):
     old = os.umask(0o027)
     try:
