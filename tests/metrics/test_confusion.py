@@ -70,6 +70,13 @@ def test_by_hand():
     assert F1("micro").result(metric.state()) == pytest.approx(3 / 6)
 
 
+def test_macro_averages_over_the_classes_that_occur():
+    """Class 2 is predicted and never true: it counts, with 0. Class 3 is neither: it does not."""
+    metric = F1(classes=4)
+    metric.update(np.eye(4)[[0, 1, 2]], np.array([0, 1, 1]))
+    assert metric.result() == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
 def test_what_the_mask_drops_is_not_counted():
     z = np.eye(2)[np.array([[0, 1], [1, 1]])]
     labels = np.array([[0, 1], [0, -7]])
