@@ -15,6 +15,7 @@ from tinydl.layers.activations import (
     Softmax,
     Tanh,
 )
+from tinydl.layers.attention import MultiHeadAttention
 from tinydl.layers.base import Layer
 from tinydl.layers.batch_norm import BatchNorm, BatchNormalization
 from tinydl.layers.containers import Chain, Concat, Residual
@@ -73,6 +74,7 @@ LAYERS: dict[str, type[Layer]] = {
         LeakyReLU,
         Masking,
         MaxPool2D,
+        MultiHeadAttention,
         ReLU,
         Reshape,
         Residual,
