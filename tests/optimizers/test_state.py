@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from tinydl.configs import as_config
 from tinydl.optimizers import OPTIMIZERS, SGD, Adam, AdamW, NAdam, RMSProp, StepInfo, get
-from tinydl.optimizers.schedules import CosineDecay, OneCycle, StepDecay, Warmup
+from tinydl.optimizers.schedules import CosineDecay, OneCycle, Schedule, StepDecay, Warmup
 from tinydl.parameters import Parameter, ParameterStore
 
 
@@ -74,6 +74,27 @@ def test_a_rate_that_was_changed_is_part_of_the_state():
     again.build(fresh_store())
     again.load_state_dict(optimizer.state_dict())
     assert again.learning_rate == 0.02
+
+
+def test_a_schedule_of_ones_own_goes_on():
+    class Alternating(Schedule):
+        def __init__(self, high):
+            self.high = high
+
+        def __call__(self, step):
+            return self.high if step % 2 else 0.0
+
+    optimizer = SGD(Alternating(0.5))
+    optimizer.build(fresh_store())
+    optimizer.step(0.0)
+    again = SGD(Alternating(0.5))
+    again.build(fresh_store())
+    again.load_state_dict(optimizer.state_dict())
+    assert again.learning_rate == 0.5
+    other = SGD(0.1)
+    other.build(fresh_store())
+    with pytest.raises(ValueError, match="unknown schedule 'Alternating'"):
+        other.load_state_dict(optimizer.state_dict())
 
 
 def test_state_that_does_not_fit_changes_nothing():

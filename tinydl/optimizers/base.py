@@ -218,7 +218,9 @@ class Optimizer:
                     f"{self.label}: slot '{name}' is {slot.dtype} {slot.shape}, "
                     f"the state holds {came.dtype} {came.shape}"
                 )
-        self.schedule = schedules.get(state["learning_rate"])
+        # A schedule of one's own, which no table knows, is kept where it is the one that was saved.
+        if state["learning_rate"] != self.config()["learning_rate"]:
+            self.schedule = schedules.get(state["learning_rate"])
         self.iterations = int(state["iterations"])
         self.scalars = {name: float(x) for name, x in state["scalars"].items()}
         for name, slot in self.slots.items():
