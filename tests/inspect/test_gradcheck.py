@@ -88,6 +88,25 @@ def test_a_missing_scale_shows_although_it_starts_at_one():
     assert report.worst.name == "input" and not report.ok
 
 
+def test_noise_on_a_layer_that_is_built():
+    layer = Dense(3)
+    layer.initialize((4,), rng)
+    x = rng.normal(size=(2, 4))
+    biases = [tl.gradcheck(layer, x, noise=noise) for noise in (None, 0.0, 0.5)]
+    assert biases[0] == biases[1] != biases[2]
+    assert not layer.bias.value.any()
+
+
+def test_a_graph_with_a_layer_called_twice():
+    left, right = tl.Input((4,)), tl.Input((4,))
+    shared = tl.Sequential([Dense(5, "tanh"), BatchNorm(), Dropout(0.3)])
+    joined = tl.layers.Concatenate()([shared(left), shared(right)])
+    model = tl.Model([left, right], Dense(2)(joined))
+    report = tl.gradcheck(model, [rng.normal(size=(6, 4)), rng.normal(size=(6, 4))], noise=0.3)
+    report.assert_ok()
+    assert {a.shape for a in report.arrays} == {(4, 5), (5,), (10, 2), (2,), (6, 4)}
+
+
 def test_a_plain_sum_would_not_see_this():
     """Softmax outputs sum to one: any constant backward would pass under a cotangent of ones."""
 

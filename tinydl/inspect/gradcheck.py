@@ -54,7 +54,6 @@ from tinydl.randomness import get_state, set_state
 SMALLER_STEPS = 3  # how many times the step may shrink by ten to get off a kink
 ROUNDING = 10 * np.finfo(np.float64).eps
 SMALLEST = 1e-14  # a gradient that cancels to zero may come out this large, for cotangents about 1
-NOISE = 0.1  # standard deviation of what is added to a fresh layer's parameters
 
 
 @dataclass(frozen=True)
@@ -133,15 +132,15 @@ def gradcheck(
     epsilon: float = 1e-3,
     tolerance: float = 1e-6,
     max_elements: int = 100,
+    noise: float | None = None,
 ) -> GradientReport:
     """Compare the gradients that ``subject.backward`` computes with central differences in float64.
 
         print(tl.gradcheck(tl.layers.Dense(3), np.random.randn(4, 5)))
 
     Args:
-        subject: a layer or model, built or not, or a loss. A fresh layer is built for ``x``, and
-            noise is added to its parameters, because biases of 0 and scales of 1 hide mistakes.
-            The subject itself does not change.
+        subject: a layer or model, or a loss. A fresh layer is built for ``x``. The subject itself
+            does not change.
         x: the input with its batch axis; a list of arrays for a layer with several inputs; for a
             loss the predictions. Arrays of integers (indices) are inputs without a gradient.
         targets: what a loss compares with; needed for a loss, and with ``loss``.
@@ -153,6 +152,8 @@ def gradcheck(
         epsilon: the first step h, in proportion to elements that are larger than 1.
         tolerance: for the relative error (defined at the top of this file).
         max_elements: arrays with more elements are checked at that many, chosen at random.
+        noise: standard deviation of what is added to all parameters, since biases of 0 and scales of
+            1 hide mistakes. None: 0.1 for a layer that is not built yet, 0 for one that is.
 
     Returns:
         A report: ``print(report)``, ``report.ok``, ``report.worst``, ``report.assert_ok()``.
@@ -162,7 +163,7 @@ def gradcheck(
     inputs = [_as_float64(array) for array in (x if several else [x])]
     function: _Scalar
     if isinstance(subject, Layer):
-        layer = _prepare(subject, inputs, several, rng)
+        layer = _prepare(subject, inputs, several, noise, rng)
         function = projected = _Projected(layer, inputs, several, training, mask)
         if loss is not None:
             function = _WithLoss(projected, loss, targets, sample_weight)
@@ -304,17 +305,23 @@ def _as_float64(x: ArrayLike) -> NDArray:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _prepare(layer: Layer, inputs: list[NDArray], several: bool, rng: np.random.Generator) -> Layer:
+def _prepare(
+    layer: Layer,
+    inputs: list[NDArray],
+    several: bool,
+    noise: float | None,
+    rng: np.random.Generator,
+) -> Layer:
     """A copy of the layer in float64, built, without side effects on the one given."""
     layer = copy.deepcopy(layer)
-    fresh = not layer.built
-    if fresh:
+    if noise is None:
+        noise = 0.0 if layer.built else 0.1
+    if not layer.built:
         shapes = [array.shape[1:] for array in inputs]
         layer.initialize(shapes if several else shapes[0], rng, np.float64)
     for parameter in layer.parameters():
         parameter.value = np.array(parameter.value, np.float64)
-        if fresh:
-            parameter.value += NOISE * rng.normal(size=parameter.shape)
+        parameter.value += noise * rng.normal(size=parameter.shape)
         parameter.grad = np.zeros(parameter.shape)
     to_float64: dict[int, NDArray] = {}  # a shared layer's twins must go on sharing one array
     for sub in layer.layers_in_order():
