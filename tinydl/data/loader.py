@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ class DataLoader:
             raise ValueError("transform and augment take one array, x is a list of arrays")
         self.prefetch = prefetch
         self.drop_last = drop_last
+        self.rank, self.size = 0, 1  # which of how many equal parts of each batch (see ``part``)
         self.dtype = np.dtype(dtype)
 
     def __len__(self) -> int:
@@ -112,6 +114,18 @@ class DataLoader:
             raise ValueError(f"start={start} is beyond the end: an epoch has {len(self)} batches")
         return in_background(self._prepare(epoch, start), self.prefetch)
 
+    def part(self, rank: int, size: int) -> DataLoader:
+        """This loader as one of ``size`` processes sees it: the rank-th of equal parts of every batch.
+
+        The parts of all ranks make up the batch: no sample is lost, none is seen twice, whatever the lengths. In
+        a last batch of fewer samples than processes some parts are empty.
+        """
+        if not 0 <= rank < size:
+            raise ValueError(f"rank must be in 0 … {size - 1}, got {rank}")
+        part = copy.copy(self)
+        part.rank, part.size = rank, size
+        return part
+
     def indices(self, epoch: int, batch: int) -> NDArray[np.int64]:
         """Which samples are in a batch, as positions in ``x``."""
         return self._of_batch(self._order(epoch), batch)
@@ -126,7 +140,9 @@ class DataLoader:
 
     def _of_batch(self, order: NDArray[np.int64], batch: int) -> NDArray[np.int64]:
         """The one place that says which samples this process reads."""
-        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        n = len(whole)
+        return whole[self.rank * n // self.size : (self.rank + 1) * n // self.size]
 
     def _load(self, epoch: int, indices: NDArray[np.int64]) -> tuple:
         x = _take(self.x, indices)

@@ -129,9 +129,8 @@ def _read_columns(path: Path) -> dict[str, Any]:
             table = require("pyarrow.parquet", "reading tables").read_table(path)
         else:
             raise DataError(f"{path}: expected a .csv or .parquet file")
-        table.validate(
-            full=True
-        )  # a damaged Parquet file may hold offsets and characters that are none
+        # A damaged Parquet file may hold offsets out of range, and bytes that are no characters.
+        table.validate(full=True)
         names = table.column_names
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a readable {suffix[1:]} file: {error}") from error
