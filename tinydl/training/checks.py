@@ -38,6 +38,10 @@ def check_targets(model: BaseModel, y: Any, label: str = "") -> None:
 
     Outputs with a time axis are left to the loss, batch by batch: there a mask may say that some do not count.
     """
+    several = isinstance(model.output_shape, list)
+    if several != isinstance(model.loss, SeveralLosses):
+        wanted = "a list of losses, one for each output" if several else "one loss"
+        raise ValueError(f"model '{model.name}' needs {wanted}: compile(loss=…)")
     if isinstance(model.loss, SeveralLosses):
         if not isinstance(y, list) or len(y) != len(model.output_shape):
             raise ValueError(

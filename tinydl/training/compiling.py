@@ -9,13 +9,13 @@ from tinydl.layers.base import Layer
 from tinydl.layers.containers import Chain
 from tinydl.losses import Loss
 from tinydl.metrics import Metric
-from tinydl.training.objectives import SeveralLosses
+from tinydl.training.objectives import MetricOfOutput, SeveralLosses
 
 if TYPE_CHECKING:
     from tinydl.training.model import BaseModel
 
 # Layers that hand on what a softmax before them gave.
-TRANSPARENT = ("Flatten", "Reshape", "Dropout", "Ensemble")
+TRANSPARENT = ("Flatten", "Reshape", "Dropout")
 
 
 def make_loss(loss: Any, loss_weights: list[float] | None) -> Loss | SeveralLosses | None:
@@ -27,16 +27,45 @@ def make_loss(loss: Any, loss_weights: list[float] | None) -> Loss | SeveralLoss
     return None if loss is None else losses.get(loss)
 
 
-def make_metrics(wanted: Any, loss: Any) -> list[Metric]:
-    """Metric objects with different names; those given by name learn from the loss what the outputs are."""
-    if isinstance(wanted, str | Metric):
-        raise TypeError(f"metrics must be a list, got {wanted!r}")
-    from_logits = getattr(loss, "takes_logits", True)
-    made = [metrics.get(item, from_logits=from_logits) for item in wanted]
+def make_metrics(wanted: Any, loss: Any, outputs: list[Layer]) -> list[Metric]:
+    """Metric objects, all with different names, made from what ``compile`` was given.
+
+    With several losses ``wanted`` is a list of lists, one for each output.
+    """
+    if isinstance(loss, SeveralLosses):
+        made = metrics_of_outputs(list(wanted), loss, outputs)
+    else:
+        made = metrics_of_loss(wanted, loss)
     names = [metric.name for metric in made]
     for name in names:
         if names.count(name) > 1 or name == "loss":
             raise ValueError(f"two metrics are called {name!r}: give one of them another name")
+    return made
+
+
+def metrics_of_loss(wanted: Any, loss: Any) -> list[Metric]:
+    """Metrics given by name learn from the loss whether the outputs are logits."""
+    if isinstance(wanted, str | Metric):
+        raise TypeError(f"metrics must be a list, got {wanted!r}")
+    return [metrics.get(m, from_logits=getattr(loss, "takes_logits", True)) for m in wanted]
+
+
+def metrics_of_outputs(
+    wanted: list[Any], loss: SeveralLosses, outputs: list[Layer]
+) -> list[Metric]:
+    number = len(loss.losses)
+    if len(outputs) != number:
+        raise ValueError(f"the model has {len(outputs)} outputs, compile was given {number} losses")
+    if not wanted:
+        return []
+    if len(wanted) != number or not all(isinstance(item, list | tuple) for item in wanted):
+        raise ValueError(
+            f"the model has {number} outputs: metrics must be a list of {number} lists, got {wanted!r}"
+        )
+    made: list[Metric] = []
+    for k, (own, one_loss, layer) in enumerate(zip(wanted, loss.losses, outputs, strict=True)):
+        for metric in metrics_of_loss(own, one_loss):
+            made.append(MetricOfOutput(metric, k, layer.name))
     return made
 
 
@@ -68,6 +97,8 @@ def final_activation(layer: Layer) -> tuple[Layer, str | None]:
     name = own if isinstance(own, str) else getattr(own, "name", None)
     if name not in (None, "linear"):
         return layer, name
+    if hasattr(layer, "output_layers") and layer.output_layers() != [layer]:
+        return final_activation(layer.output_layers()[0])
     if isinstance(layer, Chain):
         for sublayer in reversed(layer.sublayers):
             if type(sublayer).__name__ not in TRANSPARENT:

@@ -26,6 +26,7 @@ from tinydl.training.checks import check_inputs, check_targets, refuse_missing_t
 from tinydl.training.class_weights import ClassWeights
 from tinydl.training.history import History
 from tinydl.training.loop import TrainingLoop
+from tinydl.training.objectives import SeveralLosses
 
 if TYPE_CHECKING:
     from tinydl.training.checkpoints import SavedTraining
@@ -221,4 +222,6 @@ def check_source(model: BaseModel, source: Source, label: str = "", targets: boo
 def make_class_weights(model: BaseModel, weights: dict[int, float] | None) -> ClassWeights | None:
     if weights is None:
         return None
+    if isinstance(model.loss, SeveralLosses):
+        raise ValueError("class_weight needs one output; give sample_weight for a model of several")
     return ClassWeights(weights, one_hot=isinstance(model.loss, CategoricalCrossentropy))

@@ -133,7 +133,7 @@ class BaseModel(Layer):
             optimizer: "sgd", "adam", … or a ``tl.optimizers`` object.
             loss: "sparse_categorical_crossentropy", "mse", … or a ``tl.losses`` object; a list of them, one for
                 each output, for a model of several. Classification losses take logits.
-            metrics: measured in training and evaluation, e.g. ["accuracy"].
+            metrics: measured in training and evaluation, e.g. ["accuracy"]; for several outputs a list of lists.
             loss_weights: factors of the losses in a list; 1 unless given.
 
         Raises:
@@ -143,7 +143,7 @@ class BaseModel(Layer):
         made_optimizer = optimizers.get(optimizer)
         made_loss = make_loss(loss, loss_weights)
         refuse_softmax_before_logits(self, made_loss)
-        self.metrics = make_metrics(metrics, made_loss)
+        self.metrics = make_metrics(metrics, made_loss, self.output_layers())
         self.optimizer, self.loss = made_optimizer, made_loss
 
     def fit(

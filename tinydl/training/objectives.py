@@ -1,4 +1,4 @@
-"""One loss for a model of several outputs."""
+"""Losses and metrics for models of several outputs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tinydl.losses import Loss
+from tinydl.metrics import Metric
 
 
 class SeveralLosses:
@@ -40,6 +41,38 @@ class SeveralLosses:
         self.count = self.losses[0].count
         return sum(c * value for c, value in zip(self.weights, values, strict=True))
 
-    def backward(self) -> list[NDArray]:
-        """c_k dL_k/dp_k for each output."""
-        return [c * loss.backward() for c, loss in zip(self.weights, self.losses, strict=True)]
+    def backward(self, count: float | None = None) -> list[NDArray]:
+        """c_k dL_k/dp_k for each output; ``count`` replaces the batch's own, in proportion for each loss."""
+        share = 1.0 if count is None else count / max(self.count, 1)
+        return [
+            c * loss.backward(loss.count * share)
+            for c, loss in zip(self.weights, self.losses, strict=True)
+        ]
+
+
+class MetricOfOutput(Metric):
+    """A metric that looks at one output of several. Its name begins with that of the output's layer."""
+
+    def __init__(self, metric: Metric, output: int, layer_name: str) -> None:
+        self.metric = metric
+        self.output = output
+        super().__init__(f"{layer_name}_{metric.name}")
+
+    def update(
+        self, predictions: Any, targets: Any, sample_weight: Any = None, mask: Any = None
+    ) -> None:
+        own_mask = mask[self.output] if isinstance(mask, list | tuple) else mask
+        k = self.output
+        self.metric.update(predictions[k], targets[k], sample_weight, own_mask)
+
+    def reset(self) -> None:
+        self.metric.reset()
+
+    def state(self) -> NDArray:
+        return self.metric.state()
+
+    def load_state(self, state: NDArray) -> None:
+        self.metric.load_state(state)
+
+    def result(self, state: NDArray | None = None) -> Any:
+        return self.metric.result(state)

@@ -19,6 +19,7 @@ from tinydl.configs import as_config
 from tinydl.layers import layer_config, layer_from_config
 from tinydl.layers.base import Shape
 from tinydl.training.files import Arrays, SavedFileError, read_arrays, write_arrays
+from tinydl.training.objectives import MetricOfOutput, SeveralLosses
 
 if TYPE_CHECKING:
     from tinydl.training.model import BaseModel
@@ -66,14 +67,22 @@ def compile_settings(model: BaseModel) -> dict[str, Any] | None:
     """
     if model.optimizer is None:
         return None
+    settings: dict[str, Any] = {}
     try:
-        return {
-            "optimizer": as_config(model.optimizer),
-            "loss": as_config(model.loss),
-            "metrics": [as_config(metric) for metric in model.metrics],
-        }
+        settings["optimizer"] = as_config(model.optimizer)
+        if isinstance(model.loss, SeveralLosses):
+            settings["loss"] = [as_config(loss) for loss in model.loss.losses]
+            settings["loss_weights"] = model.loss.weights
+            settings["metrics"] = [[] for _ in model.loss.losses]
+            for metric in model.metrics:
+                assert isinstance(metric, MetricOfOutput)
+                settings["metrics"][metric.output].append(as_config(metric.metric))
+        else:
+            settings["loss"] = as_config(model.loss)
+            settings["metrics"] = [as_config(metric) for metric in model.metrics]
     except (AttributeError, NotImplementedError):
         return None
+    return settings
 
 
 def load(path: str | os.PathLike) -> BaseModel:
@@ -103,7 +112,8 @@ def load(path: str | os.PathLike) -> BaseModel:
 
 def build_from_config(path: Path, metadata: dict[str, Any]) -> BaseModel:
     """The architecture, built, with fresh weights."""
-    from tinydl.training.model import BaseModel  # adds its models to the table of layers
+    import tinydl.training.functional  # noqa: F401  (adds its models to the table of layers)
+    from tinydl.training.model import BaseModel
 
     try:
         model = layer_from_config(metadata["model"])
