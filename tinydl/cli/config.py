@@ -76,7 +76,12 @@ class OptimizerConfig(BaseModel):
                 raise PydanticCustomError(
                     "optimizer_argument",
                     "{cls} has no argument '{key}'{hint}; it takes {known}",
-                    {"cls": cls.__name__, "key": key, "hint": near(key, known), "known": ", ".join(known)},
+                    {
+                        "cls": cls.__name__,
+                        "key": key,
+                        "hint": near(key, known),
+                        "known": ", ".join(known),
+                    },
                 )
         return self
 

@@ -1,14 +1,14 @@
 """The folder that a run leaves behind: what was asked, what came out, and the code that did it.
 
-    runs/2026-01-31T12-00-00-mnist-lenet/
-        config.json        the whole configuration, defaults included
-        provenance.json    git commit of the code, versions, command line
-        metrics.jsonl      one line an epoch
-        checkpoints/       everything to go on from
-        model.safetensors  the trained model
-        preprocessing.json mean and standard deviation that inputs were standardized with
-        curves.png         loss and learning rate
-        result.json        test accuracy and confusion matrix
+runs/2026-01-31T12-00-00-mnist-lenet/
+    config.json        the whole configuration, defaults included
+    provenance.json    git commit of the code, versions, command line
+    metrics.jsonl      one line an epoch
+    checkpoints/       everything to go on from
+    model.safetensors  the trained model
+    preprocessing.json mean and standard deviation that inputs were standardized with
+    curves.png         loss and learning rate
+    result.json        test accuracy and confusion matrix
 """
 
 from __future__ import annotations

@@ -62,9 +62,9 @@ def train(
     checkpoint_steps: Annotated[
         int | None, option("training", "checkpoint_steps", "--checkpoint-steps")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder in which the run's own folder is made.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Option(help="Folder in which the run's own folder is made.")
+    ] = Path("runs"),
     resume: Annotated[
         Path | None,
         typer.Option(help="Folder of a run that was stopped: go on where it was."),

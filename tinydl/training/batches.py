@@ -30,6 +30,11 @@ class LoaderSource:
         self.steps = len(loader) if steps is None else min(steps, len(loader))
         self.first_epoch = first_epoch
 
+    def part(self, rank: int, size: int) -> LoaderSource:
+        """The same steps with a process's own rows of each batch; needs a loader that can tell them."""
+        loader = self.loader.part(rank, size) if size > 1 else self.loader
+        return LoaderSource(loader, self.steps, self.first_epoch)
+
     def first(self) -> Batch:
         with closing(self.batches()) as batches:
             return next(batches)
@@ -54,6 +59,10 @@ class IterableSource:
         self.steps = length if steps is None else steps if length is None else min(steps, length)
         self.first_epoch = first_epoch
         self.taken = 0  # batches drawn from an iterator so far
+
+    def part(self, rank: int, size: int) -> IterableSource:
+        """Each process is given its own batches by the program."""
+        return self
 
     def first(self) -> Batch:
         """The first batch, which an iterator will give again."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.training.batches import Source
-from tinydl.training.steps import as_inputs, compute_loss, forward
+from tinydl.training.steps import as_inputs, compute_loss, forward, regularization
 from tinydl.training.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ def evaluate(
     model: BaseModel, source: Source, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any] | None:
     """Loss and metrics over all batches; None if ``stop`` became true before the end."""
-    tracker = Tracker(model)
+    tracker, penalty = Tracker(model), regularization(model)
     with closing(source.batches()) as batches:
         for x, y, sample_weight in batches:
             predictions, mask = forward(model, as_inputs(model, x), training=False)
-            loss = compute_loss(model, predictions, y, sample_weight, mask)
-            tracker.update(loss, model.loss.count, predictions, y, mask)
+            loss = compute_loss(model, predictions, y, sample_weight, mask) + penalty
+            tracker.add(tracker.measure(loss, model.loss.count, predictions, y, mask))
             if stop():
                 return None
     return tracker.results()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinydl.distributed.strategy import SingleProcess
 from tinydl.losses import CategoricalCrossentropy
 from tinydl.training import evaluation
 from tinydl.training.batches import (
@@ -52,15 +53,18 @@ class FitRequest:
     initial_epoch: int
     steps_per_epoch: int | None
     resume: bool
+    strategy: SingleProcess | None = None
 
 
 def fit(model: BaseModel, request: FitRequest) -> History:
     require_compiled(model)
     check_epochs(request)
     callbacks, checkpoint = take_checkpoint(request)
-    saved = checkpoint.prepare(request.resume) if checkpoint else None
+    strategy = request.strategy or SingleProcess()
+    saved = strategy.in_turn(lambda: checkpoint.prepare(request.resume)) if checkpoint else None
     seed, order_epoch = choose_order(model, request, saved)
     training, validation = make_sources(model, request, seed, order_epoch)
+    training = strategy.part_of(training)
     prepare(model, training, request.seed)
     check_source(model, training)
     if validation is not None:
@@ -80,6 +84,7 @@ def fit(model: BaseModel, request: FitRequest) -> History:
         seed=seed,
         order_epoch=order_epoch,
         verbose=request.verbose,
+        strategy=strategy,
     )
     return loop.run(saved)
 

@@ -6,9 +6,11 @@ import math
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinydl.training.batches import Source
+from tinydl.distributed.strategy import COUNT, SAMPLES, STOP, TOTAL, Share, SingleProcess, Sums
+from tinydl.training.batches import Source, count_samples
 from tinydl.training.callbacks.base import Callback, CallbackList
 from tinydl.training.callbacks.checkpoint import Checkpoint
 from tinydl.training.class_weights import ClassWeights
@@ -16,7 +18,14 @@ from tinydl.training.diagnosis import NonFiniteLossError, find_origin
 from tinydl.training.evaluation import evaluate
 from tinydl.training.history import History
 from tinydl.training.interrupt import InterruptGuard
-from tinydl.training.steps import as_inputs, backward, compute_loss, forward, prepare_gradients
+from tinydl.training.steps import (
+    as_inputs,
+    backward,
+    compute_loss,
+    forward,
+    prepare_gradients,
+    regularization,
+)
 from tinydl.training.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -53,8 +62,10 @@ class TrainingLoop:
         seed: int = 0,
         order_epoch: int = 0,
         verbose: int = 0,
+        strategy: SingleProcess | None = None,
     ) -> None:
         self.model = model
+        self.strategy = strategy or SingleProcess()
         self.source = source
         self.epochs = epochs
         self.validation = validation
@@ -70,7 +81,7 @@ class TrainingLoop:
         self.history = History()
         self.interrupt = InterruptGuard()
         self.callbacks = CallbackList(
-            callbacks or [],
+            [c for c in callbacks or [] if self.strategy.world.rank == 0 or not c.writes],
             model,
             {"epochs": epochs, "steps": source.steps, "verbose": verbose, "logs": self.log_names()},
         )
@@ -92,6 +103,7 @@ class TrainingLoop:
                 self.callbacks.call("on_train_begin")
                 if resume_from is not None:
                     resume_from.restore(self)
+                self.strategy.attach(model, self.seed)
                 while self.epoch < self.epochs and not self.stopped:
                     self.run_epoch()
                 self.history.interrupted = self.interrupt.requested
@@ -99,6 +111,7 @@ class TrainingLoop:
                     self.checkpoint.save(self)
                 self.callbacks.call("on_train_end")
         finally:
+            self.strategy.detach()
             self.callbacks.close()
             model.set_needs_input_grad(True)
         return self.history
@@ -126,6 +139,7 @@ class TrainingLoop:
             return  # the epoch is not over: it goes on here when training is resumed
 
         logs = self.tracker.results()
+        self.strategy.synchronize_states()
         if self.validation is not None:
             measured = self.validate(self.validation)
             if measured is None:
@@ -147,44 +161,66 @@ class TrainingLoop:
         self.callbacks.call("on_train_batch_begin", self.step)
         if self.class_weights is not None:
             sample_weight = self.class_weights(y, sample_weight)
-        samples = self.train_step(as_inputs(self.model, x), y, sample_weight)
+        self.train_step(as_inputs(self.model, x), y, sample_weight)
         self.step += 1
         self.total_steps += 1
         if self.callbacks.watches_steps:
             logs = {
                 **self.tracker.results(),
                 "learning_rate": self.learning_rate,
-                "batch_size": samples,
+                "batch_size": self.samples,
             }
             self.callbacks.call("on_train_batch_end", self.step - 1, logs)
         if self.checkpoint is not None:
             self.checkpoint.after_step(self)
 
-    def train_step(self, x: Any, y: Any, sample_weight: Any) -> int:
-        """Forward, loss, backward, update. Gives the number of samples."""
+    def train_step(self, x: Any, y: Any, sample_weight: Any) -> None:
+        """Gradients of the step's batch, then the update."""
         model = self.model
-        before = model.snapshot()
-        prepare_gradients(model)
-        predictions, mask = forward(model, x, training=True)
-        loss = compute_loss(model, predictions, y, sample_weight, mask)
-        if not math.isfinite(loss):
-            self.refuse(loss, x, before)
-        backward(model)
-        # All gradients are final here. They are the mean over this batch: gradients of several processes, or of
-        # several batches, would be averaged at this place.
+        self.before = model.snapshot()
+        penalty = regularization(model)
         try:
+            sums = self.strategy.gradients(
+                self.compute_gradients, (x, y, sample_weight), self.total_steps
+            )
+            # All gradients are final here: those of the mean over the batch, of all processes together.
+            sums[TOTAL] += penalty * sums[COUNT]
+            loss = float(sums[TOTAL] / max(sums[COUNT], 1))
             self.learning_rate = model.optimizer.step(loss).learning_rate
-        except FloatingPointError:  # a gradient is not finite: no parameter was changed
-            model.restore(before)
+        except FloatingPointError:  # loss or gradient is not finite: no parameter was changed
+            model.restore(self.before)
             raise
-        self.tracker.update(loss, model.loss.count, predictions, y, mask)
-        return len(x[0] if isinstance(x, list) else x)
+        self.samples = int(sums[SAMPLES])
+        self.interrupt.requested = bool(sums[STOP])
+        self.strategy.after_update(self.total_steps + 1)
+        self.tracker.add(sums[TOTAL:])
 
-    def refuse(self, loss: float, x: Any, before: Any) -> None:
+    def compute_gradients(self, batch: Any, share: Share, regularize: bool) -> Sums:
+        """Forward, loss, backward: see ``tinydl.distributed.strategy`` for ``share`` and what is returned."""
+        model = self.model
+        x, y, sample_weight = batch
+        samples = count_samples(x)
+        prepare_gradients(model, regularize)
+        predictions, mask = forward(model, x, training=samples > 0)
+        loss = compute_loss(model, predictions, y, sample_weight, mask)
+        measured = self.tracker.measure(loss, model.loss.count, predictions, y, mask)
+        sums = np.concatenate([[samples, self.interrupt.requested], measured])
+        share(sums)
+        if not math.isfinite(sums[TOTAL]):
+            self.refuse(loss, x)
+        if samples:
+            backward(model, float(sums[COUNT]))
+        return sums
+
+    def refuse(self, loss: float, x: Any) -> None:
         """Stop before a loss that is no number spoils the weights, and say where it came from."""
-        self.model.restore(before)  # the same dropout again
-        origin, description = find_origin(self.model, x)
-        self.model.restore(before)
+        origin, description = (
+            "elsewhere",
+            "not in this process's part of the batch, but in another's",
+        )
+        if not math.isfinite(loss):
+            self.model.restore(self.before)  # the same dropout again
+            origin, description = find_origin(self.model, x)
         raise NonFiniteLossError(
             f"the loss became {loss} in epoch {self.epoch}, step {self.step}: {description}. "
             "The weights are those from before this step; a smaller learning rate or clipping the gradient "

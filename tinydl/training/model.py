@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tinydl import optimizers
+from tinydl.distributed.strategy import SingleProcess
 from tinydl.layers import register
 from tinydl.layers.base import Layer, Shape
 from tinydl.layers.containers import Chain
@@ -164,6 +165,7 @@ class BaseModel(Layer):
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         resume: bool = False,
+        strategy: SingleProcess | None = None,
     ) -> History:
         """Train for ``epochs`` passes over the data.
 
@@ -189,6 +191,8 @@ class BaseModel(Layer):
             steps_per_epoch: end an epoch after so many batches; needed for iterators without an end.
             resume: go on from the newest checkpoint of the ``tl.callbacks.Checkpoint`` among the callbacks; where
                 there is none yet, start.
+            strategy: ``tl.distributed.DataParallel()`` trains on all processes that ``mpirun`` started; batches are
+                then shared out among them, and metrics are those of all. None: this process alone.
 
         Returns:
             The ``History``. Ctrl-C ends training after the step at hand: a checkpoint is written if there is a
@@ -215,6 +219,7 @@ class BaseModel(Layer):
             initial_epoch=initial_epoch,
             steps_per_epoch=steps_per_epoch,
             resume=resume,
+            strategy=strategy,
         )
         return fitting.fit(self, request)
 

@@ -112,7 +112,8 @@ def load(path: str | os.PathLike) -> BaseModel:
 
 def build_from_config(path: Path, metadata: dict[str, Any]) -> BaseModel:
     """The architecture, built, with fresh weights."""
-    import tinydl.training.functional  # noqa: F401  (adds its models to the table of layers)
+    import tinydl.training.ensemble
+    import tinydl.training.functional  # noqa: F401  (they add their models to the table of layers)
     from tinydl.training.model import BaseModel
 
     try:

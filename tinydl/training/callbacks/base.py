@@ -34,6 +34,7 @@ class Callback:
 
     model: BaseModel
     params: dict[str, Any]
+    writes = False  # True: shows or writes something, which one of several processes must do alone
 
     def on_train_begin(self, logs: Logs | None = None) -> None: ...
 

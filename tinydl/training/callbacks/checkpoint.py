@@ -39,6 +39,8 @@ class Checkpoint(Callback):
         keep: how many of the newest to keep; None keeps all.
     """
 
+    writes = True
+
     def __init__(
         self, folder: str | os.PathLike, every_steps: int | None = None, keep: int | None = 3
     ) -> None:
@@ -78,7 +80,8 @@ class Checkpoint(Callback):
     def save(self, loop: TrainingLoop) -> None:
         """Write a checkpoint of this moment, and remove those that are too many."""
         position = (loop.epoch, loop.step)
-        if position == self.written:
+        loop.strategy.synchronize_states()
+        if position == self.written or loop.strategy.world.rank != 0:
             return
         write_checkpoint(checkpoint_path(self.folder, loop.total_steps), loop)
         self.written = position

@@ -17,6 +17,8 @@ class LineFile(Callback):
         append: keep what is in the file already, and add below it.
     """
 
+    writes = True
+
     def __init__(self, path: str | os.PathLike, append: bool = False) -> None:
         self.path = Path(path)
         self.append = append

@@ -22,6 +22,8 @@ class ModelCheckpoint(Monitor):
         verbose: 1 says when something is saved.
     """
 
+    writes = True
+
     def __init__(
         self,
         filepath: str | os.PathLike,

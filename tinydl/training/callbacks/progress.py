@@ -21,6 +21,8 @@ class ProgressBar(Callback):
         console: a ``rich.console.Console`` to write to.
     """
 
+    writes = True
+
     def __init__(self, verbose: int = 1, unit: str | None = None, console: Any = None) -> None:
         self.verbose = verbose
         self.unit = unit

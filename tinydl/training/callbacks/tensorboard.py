@@ -17,6 +17,8 @@ class TensorBoard(Callback):
         histogram_freq: every so many epochs, histograms of all parameters; 0 for none.
     """
 
+    writes = True
+
     def __init__(
         self,
         log_dir: str | os.PathLike = "logs",

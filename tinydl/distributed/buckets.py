@@ -1,0 +1,80 @@
+"""The gradient buffer cut into buckets, and which of them backward has finished.
+
+The flat gradient buffer becomes final from its beginning to its end as backward goes from the last layer to the
+first (see tinydl/parameters.py). A bucket is a contiguous slice of it, so it can be sent as it lies in memory.
+
+Buckets go out in their order in the buffer on every rank, never in the order in which they happen to become
+ready: collectives must match across ranks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from tinydl.layers.base import Layer
+from tinydl.parameters import ALIGNMENT, ParameterStore
+
+
+def cut(size: int, itemsize: int, bucket_bytes: int, first_bytes: int) -> list[slice]:
+    """``size`` elements in slices of ``bucket_bytes``, the first one of ``first_bytes``.
+
+    The first is small so that communication starts early. Boundaries fall on whole cache lines.
+    """
+    line = ALIGNMENT // itemsize
+    bucket = max(bucket_bytes // itemsize // line, 1) * line
+    first = max(min(first_bytes, bucket_bytes) // itemsize // line, 1) * line
+    edges = [0, *range(first, size, bucket), size]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+class Buckets:
+    """Tells, as layers finish their backward pass, which buckets have become final.
+
+    A parameter that several layers share is final when the last of them is done.
+
+    Args:
+        layers: all layers of the model.
+        bucket_bytes, first_bytes: size of a bucket, and of the first one.
+    """
+
+    def __init__(
+        self, store: ParameterStore, layers: Iterable[Layer], bucket_bytes: int, first_bytes: int
+    ) -> None:
+        self.slices = cut(store.grads.size, store.grads.itemsize, bucket_bytes, first_bytes)
+        # Behind a segment's last element come only zeros, up to where the next one starts.
+        starts = [s.start for s in store.segments]
+        self._end_of_segment = [*starts[1:], store.grads.size]
+        self._segment_of = {id(s.parameter): k for k, s in enumerate(store.segments)}
+        self._uses = Counter(
+            self._segment_of[id(p)] for layer in layers for p in layer.own_parameters
+        )
+        self.restart()
+
+    def restart(self) -> None:
+        """A new backward pass begins: nothing is final."""
+        self._remaining = [self._uses[k] for k in range(len(self._end_of_segment))]
+        self._done: set[int] = set()
+        self._segment = 0  # the first one that is not final
+        self._bucket = 0  # the first one that has not gone out
+
+    def finished(self, layer: Layer) -> list[slice]:
+        """The buckets that are complete now that the backward pass of ``layer`` and of all below it is over."""
+        for part in layer.layers_in_order():
+            if id(part) not in self._done:
+                self._done.add(id(part))
+                for p in part.own_parameters:
+                    self._remaining[self._segment_of[id(p)]] -= 1
+        while self._segment < len(self._remaining) and self._remaining[self._segment] == 0:
+            self._segment += 1
+        return self._up_to(self._end_of_segment[self._segment - 1] if self._segment else 0)
+
+    def rest(self) -> list[slice]:
+        """The buckets that have not gone out: backward is over, so they are final too."""
+        return self._up_to(self.slices[-1].stop if self.slices else 0)
+
+    def _up_to(self, end: int) -> list[slice]:
+        first = self._bucket
+        while self._bucket < len(self.slices) and self.slices[self._bucket].stop <= end:
+            self._bucket += 1
+        return self.slices[first : self._bucket]

@@ -1,0 +1,108 @@
+"""Sums of buckets over all ranks, running beside the backward pass: two ways, and one that does not overlap.
+
+MPI libraries move data mostly while the program is inside an MPI call. So an ``Iallreduce`` that was started and
+then left alone hardly advances while the kernels of the backward pass run. Either a thread of its own stays
+inside a blocking ``Allreduce`` all the time (``ThreadedSums``), or the training thread looks in on its requests
+between layers (``PolledSums``). benchmarks/scaling.md has what was measured.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tinydl.distributed.world import World
+
+Sum = Callable[[NDArray], None]  # sums one bucket over all ranks, in place
+
+
+class BlockingSums:
+    """Every bucket is summed when it is handed over: nothing overlaps, nothing can go wrong."""
+
+    def __init__(self, total: Sum) -> None:
+        self._sum = total
+        self.seconds_waited = 0.0
+
+    def start(self, bucket: NDArray) -> None:
+        began = time.perf_counter()
+        self._sum(bucket)
+        self.seconds_waited += time.perf_counter() - began
+
+    def poll(self) -> None:
+        """Called between layers."""
+
+    def finish(self) -> None:
+        """Wait until every bucket that was started is summed."""
+
+    def close(self) -> None:
+        """Let go of threads."""
+
+
+class PolledSums(BlockingSums):
+    """Non-blocking allreduces, moved on by a look at them after each layer."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._requests: list[Any] = []
+        self.seconds_waited = 0.0
+
+    def start(self, bucket: NDArray) -> None:
+        self._requests.append(self._world.start_allreduce(bucket))
+
+    def poll(self) -> None:
+        if self._requests:
+            self._world.progress(self._requests)
+
+    def finish(self) -> None:
+        began = time.perf_counter()
+        self._world.finish(self._requests)
+        self._requests = []
+        self.seconds_waited += time.perf_counter() - began
+
+
+class ThreadedSums(BlockingSums):
+    """One thread that runs the blocking sums in the order in which they were started.
+
+    It needs the interpreter's lock only between buckets, and the kernels of the backward pass run without it. More
+    than one such thread would be slower: they would wait for each other inside the MPI library.
+    """
+
+    def __init__(self, total: Sum) -> None:
+        super().__init__(total)
+        self._jobs: queue.SimpleQueue[NDArray | None] = queue.SimpleQueue()
+        self._started = 0
+        self._done = threading.Semaphore(0)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="tinydl-allreduce", daemon=True)
+        self._thread.start()
+
+    def start(self, bucket: NDArray) -> None:
+        self._started += 1
+        self._jobs.put(bucket)
+
+    def finish(self) -> None:
+        began = time.perf_counter()
+        while self._started:
+            self._done.acquire()
+            self._started -= 1
+        self.seconds_waited += time.perf_counter() - began
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (bucket := self._jobs.get()) is not None:
+            try:
+                if self._error is None:
+                    self._sum(bucket)
+            except BaseException as error:
+                self._error = error  # raised in the training thread, at the end of its step
+            self._done.release()
