@@ -5,11 +5,15 @@ and its loop runs over blocks that fit into the first-level cache:
 
     def add_one(x, out):
         for block in prange(blocks(x.size)):
-            for i in range(block * BLOCK, block_end(block, x.size)):
-                out[i] = x[i] + 1
+            start = block * BLOCK
+            for k in range(block_size(block, x.size)):
+                out[start + k] = x[start + k] + 1
 
     add_one = Pass(add_one)
     add_one(x.size, x, out)
+
+Vector code needs to know that no index is negative, which in Python would count from the end. So inner
+loops count from 0, and rows are indexed as `x[row, k]`, never as `x[row * columns + k]`.
 
 `Pass` compiles such a function at its first call: serial for small arrays, where waking threads would
 cost more than it saves, and threaded for large ones. What a block computes depends on the block
@@ -46,9 +50,9 @@ def blocks(size: int) -> int:
 
 
 @jit(cache=False)
-def block_end(block: int, size: int) -> int:
-    """One past the last element of a block."""
-    return min((block + 1) * BLOCK, size)
+def block_size(block: int, size: int) -> int:
+    """Number of elements of a block: BLOCK, but for the last."""
+    return min(BLOCK, size - block * BLOCK)
 
 
 class Pass:

@@ -13,7 +13,7 @@ from numba import prange
 
 from ..reference.activations import ACTIVATIONS
 from . import activation_functions, elementary
-from ._passes import BLOCK, Pass, block_end, blocks, check_floats, check_out, check_shape, overlaps
+from ._passes import BLOCK, Pass, block_size, blocks, check_floats, check_out, check_shape, overlaps
 from .rows import row_dot, row_max, row_sum, rows_per_block
 
 
@@ -51,12 +51,16 @@ class _Elementwise:
 def _unary_loops(function: Callable) -> tuple[Callable, Callable]:
     def unary(x, out, alpha):
         for block in prange(blocks(x.size)):
-            for i in range(block * BLOCK, block_end(block, x.size)):
+            start = block * BLOCK
+            for k in range(block_size(block, x.size)):
+                i = start + k
                 out[i] = function(x[i], alpha)
 
     def unary_in_place(x, alpha):
         for block in prange(blocks(x.size)):
-            for i in range(block * BLOCK, block_end(block, x.size)):
+            start = block * BLOCK
+            for k in range(block_size(block, x.size)):
+                i = start + k
                 x[i] = function(x[i], alpha)
 
     return unary, unary_in_place
@@ -65,12 +69,16 @@ def _unary_loops(function: Callable) -> tuple[Callable, Callable]:
 def _binary_loops(function: Callable) -> tuple[Callable, Callable]:
     def binary(grad, known, out, alpha):
         for block in prange(blocks(grad.size)):
-            for i in range(block * BLOCK, block_end(block, grad.size)):
+            start = block * BLOCK
+            for k in range(block_size(block, grad.size)):
+                i = start + k
                 out[i] = function(grad[i], known[i], alpha)
 
     def binary_in_place(grad, known, alpha):
         for block in prange(blocks(grad.size)):
-            for i in range(block * BLOCK, block_end(block, grad.size)):
+            start = block * BLOCK
+            for k in range(block_size(block, grad.size)):
+                i = start + k
                 grad[i] = function(grad[i], known[i], alpha)
 
     return binary, binary_in_place
@@ -161,55 +169,52 @@ def _find(table: dict[str, _Elementwise], name: str, alpha: float) -> _Elementwi
 # the maxima and sums row by row, the exponentials, where the time goes, over the block as one piece.
 
 
-def _softmax_rows(x, out, columns):
-    rows = x.size // columns
+def _softmax_rows(x, out):
+    rows, columns = x.shape
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
         first, last = block * step, min((block + 1) * step, rows)
         for row in range(first, last):
-            start, stop = row * columns, (row + 1) * columns
-            largest = row_max(x, start, stop)
-            for i in range(start, stop):
-                out[i] = x[i] - largest
-        for i in range(first * columns, last * columns):
-            out[i] = elementary.exp(out[i])
+            largest = row_max(x, row)
+            for k in range(columns):
+                out[row, k] = x[row, k] - largest
+        piece = out[first:last].reshape(-1)
+        for i in range(piece.size):
+            piece[i] = elementary.exp(piece[i])
         for row in range(first, last):
-            start, stop = row * columns, (row + 1) * columns
-            total = out.dtype.type(row_sum(out, start, stop))
-            for i in range(start, stop):
-                out[i] /= total
+            scale = out.dtype.type(1 / row_sum(out, row))
+            for k in range(columns):
+                out[row, k] *= scale
 
 
-def _log_softmax_rows(x, out, columns):
-    rows = x.size // columns
+def _log_softmax_rows(x, out):
+    rows, columns = x.shape
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
         first, last = block * step, min((block + 1) * step, rows)
-        powers = np.empty((last - first) * columns, x.dtype)
         for row in range(first, last):
-            start, stop = row * columns, (row + 1) * columns
-            largest = row_max(x, start, stop)
-            for i in range(start, stop):
-                out[i] = x[i] - largest
-        for i in range(powers.size):
-            powers[i] = elementary.exp(out[first * columns + i])
+            largest = row_max(x, row)
+            for k in range(columns):
+                out[row, k] = x[row, k] - largest
+        piece = out[first:last].reshape(-1)
+        powers = np.empty((last - first, columns), x.dtype)
+        flat_powers = powers.reshape(-1)
+        for i in range(piece.size):
+            flat_powers[i] = elementary.exp(piece[i])
         for row in range(first, last):
-            start, stop = row * columns, (row + 1) * columns
-            total = row_sum(powers, start - first * columns, stop - first * columns)
-            log_total = elementary.log(out.dtype.type(total))
-            for i in range(start, stop):
-                out[i] -= log_total
+            log_total = elementary.log(out.dtype.type(row_sum(powers, row - first)))
+            for k in range(columns):
+                out[row, k] -= log_total
 
 
-def _softmax_grad_rows(grad, y, out, columns):
-    rows = y.size // columns
+def _softmax_grad_rows(grad, y, out):
+    rows, columns = y.shape
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
         for row in range(block * step, min((block + 1) * step, rows)):
-            start, stop = row * columns, (row + 1) * columns
-            inner = out.dtype.type(row_dot(grad, y, start, stop))
-            for i in range(start, stop):
-                out[i] = y[i] * (grad[i] - inner)
+            inner = out.dtype.type(row_dot(grad, y, row))
+            for k in range(columns):
+                out[row, k] = y[row, k] * (grad[row, k] - inner)
 
 
 _SOFTMAX, _LOG_SOFTMAX = Pass(_softmax_rows), Pass(_log_softmax_rows)
@@ -247,6 +252,6 @@ def _by_rows(
             return out
     else:
         out = np.empty(first.shape, first.dtype)
-    flat = [array.ravel() for array in inputs.values()]
-    loop(first.size, *flat, out.ravel(), first.shape[-1])
+    matrices = [array.ravel().reshape(-1, first.shape[-1]) for array in (*inputs.values(), out)]
+    loop(first.size, *matrices)
     return out

@@ -17,8 +17,8 @@ COLUMNS = 64
 def _add_rows(indices, grad, out, first, last):
     for i in range(indices.size):
         row = indices[i]
-        for j in range(first, last):
-            out[row, j] += grad[i, j]
+        for k in range(last - first):
+            out[row, first + k] += grad[i, first + k]
 
 
 @jit

@@ -18,27 +18,27 @@ BLOCK_ROWS = 32
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
-def _row_squares(x, center, start, stop):
-    """Sum of (x - center)^2 over [start, stop) as a float64."""
+def _row_squares(x, row, center):
+    """Sum of (x - center)^2 over a row as a float64."""
     total = 0.0
-    for piece in range(start, stop, PIECE):
+    for start in range(0, x.shape[1], PIECE):
         part = x.dtype.type(0)
-        for i in range(piece, min(piece + PIECE, stop)):
-            part += (x[i] - center) * (x[i] - center)
+        for k in range(min(PIECE, x.shape[1] - start)):
+            part += (x[row, start + k] - center) * (x[row, start + k] - center)
         total += part
     return total
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
-def _row_grad_sums(grad, x, gamma, center, start, stop):
+def _row_grad_sums(grad, x, row, gamma, center):
     """Sums of g and g * (x - center) over a row, with g = grad * gamma, as float64."""
     total, total_x = 0.0, 0.0
-    for piece in range(start, stop, PIECE):
+    for start in range(0, gamma.size, PIECE):
         part, part_x = x.dtype.type(0), x.dtype.type(0)
-        for i in range(piece, min(piece + PIECE, stop)):
-            g = grad[i] * gamma[i - start]
+        for k in range(min(PIECE, gamma.size - start)):
+            g = grad[row, start + k] * gamma[start + k]
             part += g
-            part_x += g * (x[i] - center)
+            part_x += g * (x[row, start + k] - center)
         total += part
         total_x += part_x
     return total, total_x
@@ -46,39 +46,37 @@ def _row_grad_sums(grad, x, gamma, center, start, stop):
 
 def _normalize(x, gamma, beta, eps, y, mean, inv_std):
     real = x.dtype.type
-    rows, columns = mean.size, gamma.size
+    rows, columns = x.shape
     for block in prange((rows + BLOCK_ROWS - 1) // BLOCK_ROWS):
         for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, rows)):
-            start, stop = row * columns, (row + 1) * columns
-            center = real(row_sum(x, start, stop) / columns)
-            variance = _row_squares(x, center, start, stop) / columns
+            center = real(row_sum(x, row) / columns)
+            variance = _row_squares(x, row, center) / columns
             scale = real(1 / np.sqrt(variance + eps))
             mean[row], inv_std[row] = center, scale
-            for j in range(columns):
-                y[start + j] = (x[start + j] - center) * scale * gamma[j] + beta[j]
+            for k in range(columns):
+                y[row, k] = (x[row, k] - center) * scale * gamma[k] + beta[k]
 
 
 def _gradients(grad, x, gamma, mean, inv_std, dx, dgamma, dbeta):
     """dgamma, dbeta: (blocks, C), each block's share, in float64."""
     real = x.dtype.type
-    rows, columns = mean.size, gamma.size
+    rows, columns = x.shape
     for block in prange(dgamma.shape[0]):
         block_dgamma, block_dbeta = np.zeros(columns, x.dtype), np.zeros(columns, x.dtype)
         for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, rows)):
-            start, stop = row * columns, (row + 1) * columns
             center, scale = mean[row], inv_std[row]
-            total, total_x = _row_grad_sums(grad, x, gamma, center, start, stop)
+            total, total_x = _row_grad_sums(grad, x, row, gamma, center)
             mean_g = real(total / columns)
             # x_hat <g x_hat> = (x - mean) inv_std^2 <g (x - mean)>
             slope = real(total_x / columns) * scale * scale
-            for j in range(columns):
-                g, deviation = grad[start + j], x[start + j] - center
-                dx[start + j] = scale * (g * gamma[j] - mean_g - deviation * slope)
-                block_dgamma[j] += g * (deviation * scale)
-                block_dbeta[j] += g
-        for j in range(columns):
-            dgamma[block, j] = block_dgamma[j]
-            dbeta[block, j] = block_dbeta[j]
+            for k in range(columns):
+                g, deviation = grad[row, k], x[row, k] - center
+                dx[row, k] = scale * (g * gamma[k] - mean_g - deviation * slope)
+                block_dgamma[k] += g * (deviation * scale)
+                block_dbeta[k] += g
+        for k in range(columns):
+            dgamma[block, k] = block_dgamma[k]
+            dbeta[block, k] = block_dbeta[k]
 
 
 _NORMALIZE, _GRADIENTS = Pass(_normalize, CONTRACT), Pass(_gradients, CONTRACT)
@@ -92,8 +90,8 @@ def layer_norm(
     rows, columns = _check("layer_norm", x, gamma)
     check_shape("layer_norm", "beta", beta, (columns,))
     y, mean, inv_std = np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
-    flat = x.ravel(), gamma.ravel(), beta.ravel()
-    _NORMALIZE(x.size, *flat, float(eps), y.ravel(), mean, inv_std)
+    vectors = gamma.ravel(), beta.ravel()
+    _NORMALIZE(x.size, np.ascontiguousarray(x), *vectors, float(eps), y, mean, inv_std)
     return y, mean, inv_std
 
 
@@ -110,8 +108,8 @@ def layer_norm_grad(
     dx = np.empty(x.shape, x.dtype)
     dgamma = np.empty((-(-rows // BLOCK_ROWS), columns))
     dbeta = np.empty_like(dgamma)
-    flat = [array.ravel() for array in (grad, x, gamma, mean, inv_std, dx)]
-    _GRADIENTS(x.size, *flat, dgamma, dbeta)
+    arrays = [np.ascontiguousarray(array) for array in (grad, x, gamma, mean, inv_std)]
+    _GRADIENTS(x.size, *arrays, dx, dgamma, dbeta)
     return dx, dgamma.sum(axis=0).astype(x.dtype), dbeta.sum(axis=0).astype(x.dtype)
 
 

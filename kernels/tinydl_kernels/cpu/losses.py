@@ -11,35 +11,36 @@ from numba import prange
 
 from . import elementary
 from ._jit import REASSOCIATE, jit
-from ._passes import BLOCK, CONTRACT, Pass, block_end, blocks, check_floats, check_shape
+from ._passes import BLOCK, CONTRACT, Pass, block_size, blocks, check_floats, check_shape
 from .elementary import elementary as elementary_function
 from .rows import row_max, row_sum, rows_per_block
 
 
 @jit(fastmath=CONTRACT, cache=False)
-def _shifted_powers(logits, powers, largest, first, last, columns):
+def _shifted_powers(logits, powers, largest, first, last):
     """powers = e^(logits - largest) for rows first:last, with largest[row] the row's maximum."""
     for row in range(first, last):
-        start, stop = row * columns, (row + 1) * columns
-        largest[row] = row_max(logits, start, stop)
-        for i in range(start, stop):
-            powers[i] = logits[i] - largest[row]
+        row_largest = row_max(logits, row)
+        largest[row] = row_largest
+        for k in range(logits.shape[1]):
+            powers[row, k] = logits[row, k] - row_largest
     # Over the block as one piece: rows may be too short for vectors.
-    for i in range(first * columns, last * columns):
-        powers[i] = elementary.exp(powers[i])
+    piece = powers[first:last].reshape(-1)
+    for i in range(piece.size):
+        piece[i] = elementary.exp(piece[i])
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
-def _shifted_sum(logits, largest, start, stop):
-    """Sum of logits - largest over [start, stop)."""
+def _shifted_sum(logits, row, largest):
+    """Sum of a row of logits - largest."""
     total = 0.0
-    for i in range(start, stop):
-        total += logits[i] - largest
+    for k in range(logits.shape[1]):
+        total += logits[row, k] - largest
     return total
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
-def _expected_loss(logits, targets, offset, smoothing, spread, start, stop):
+def _expected_loss(logits, targets, row, offset, smoothing, spread):
     """(sum_k t_k (offset - logits_k), sum_k t_k) with t = (1 - smoothing) targets + spread.
 
     offset = largest + log sum e^(logits - largest), so that offset - logits = -log p. Where t is 0
@@ -47,9 +48,9 @@ def _expected_loss(logits, targets, offset, smoothing, spread, start, stop):
     """
     loss, mass = 0.0, 0.0
     zero = logits.dtype.type(0)
-    for i in range(start, stop):
-        target = targets[i] - smoothing * targets[i] + spread
-        logit = offset if target == zero else logits[i]
+    for k in range(logits.shape[1]):
+        target = targets[row, k] - smoothing * targets[row, k] + spread
+        logit = offset if target == zero else logits[row, k]
         loss += target * (offset - logit)
         mass += target
     return loss, mass
@@ -58,48 +59,46 @@ def _expected_loss(logits, targets, offset, smoothing, spread, start, stop):
 def _class_numbers(logits, labels, weights, smoothing, losses, grad):
     """Labels are class numbers; weights is empty or holds one number a row."""
     real = logits.dtype.type
-    rows, columns = labels.size, logits.size // labels.size
+    rows, columns = logits.shape
     smoothing, spread = real(smoothing), real(smoothing / columns)
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
         first, last = block * step, min((block + 1) * step, rows)
-        _shifted_powers(logits, grad, losses, first, last, columns)
+        _shifted_powers(logits, grad, losses, first, last)
         for row in range(first, last):
-            start, stop = row * columns, (row + 1) * columns
-            largest, total = losses[row], real(row_sum(grad, start, stop))
+            largest, total = losses[row], real(row_sum(grad, row))
             log_total = elementary.log(total)
-            loss = log_total - (logits[start + labels[row]] - largest)
+            loss = log_total - (logits[row, labels[row]] - largest)
             if smoothing > 0:  # (1 - s) a + s / K sum b, without 0 * inf when s = 0
-                tail = columns * log_total - _shifted_sum(logits, largest, start, stop)
+                tail = columns * log_total - _shifted_sum(logits, row, largest)
                 loss = loss - smoothing * loss + real(spread * tail)
             weight = weights[row] if weights.size > 0 else real(1)
             losses[row] = weight * loss
             scale, offset = weight / total, weight * spread
-            for i in range(start, stop):
-                grad[i] = grad[i] * scale - offset
-            grad[start + labels[row]] -= weight - weight * smoothing
+            for k in range(columns):
+                grad[row, k] = grad[row, k] * scale - offset
+            grad[row, labels[row]] -= weight - weight * smoothing
 
 
 def _distributions(logits, targets, weights, smoothing, losses, grad):
     """Each row of targets is a distribution over the classes; weights as above."""
     real = logits.dtype.type
-    rows, columns = losses.size, logits.size // losses.size
+    rows, columns = logits.shape
     smoothing, spread = real(smoothing), real(smoothing / columns)
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
         first, last = block * step, min((block + 1) * step, rows)
-        _shifted_powers(logits, grad, losses, first, last, columns)
+        _shifted_powers(logits, grad, losses, first, last)
         for row in range(first, last):
-            start, stop = row * columns, (row + 1) * columns
-            total = real(row_sum(grad, start, stop))
+            total = real(row_sum(grad, row))
             log_total = losses[row] + elementary.log(total)
-            loss, mass = _expected_loss(logits, targets, log_total, smoothing, spread, start, stop)
+            loss, mass = _expected_loss(logits, targets, row, log_total, smoothing, spread)
             weight = weights[row] if weights.size > 0 else real(1)
             losses[row] = weight * real(loss)
             scale = real(mass) / total
-            for i in range(start, stop):
-                target = targets[i] - smoothing * targets[i] + spread
-                grad[i] = weight * (grad[i] * scale - target)
+            for k in range(columns):
+                target = targets[row, k] - smoothing * targets[row, k] + spread
+                grad[row, k] = weight * (grad[row, k] * scale - target)
 
 
 def _outside(labels, classes):
@@ -129,7 +128,9 @@ def _logistic_loss(fmt):
 
 def _logistic(logits, targets, losses, grad):
     for block in prange(blocks(logits.size)):
-        for i in range(block * BLOCK, block_end(block, logits.size)):
+        start = block * BLOCK
+        for k in range(block_size(block, logits.size)):
+            i = start + k
             losses[i], grad[i] = _logistic_loss(logits[i], targets[i])
 
 
@@ -160,10 +161,11 @@ def softmax_cross_entropy(
     else:
         check_floats(name, logits=logits, labels=labels)
         check_shape(name, "labels", labels, logits.shape)
-        targets, loop = labels.ravel(), _DISTRIBUTIONS
+        targets, loop = np.ascontiguousarray(labels), _DISTRIBUTIONS
     if rows:
         smoothing = float(label_smoothing)
-        loop(logits.size, logits.ravel(), targets, weights, smoothing, losses, grad.ravel())
+        logits = np.ascontiguousarray(logits)
+        loop(logits.size, logits, targets, weights, smoothing, losses, grad)
     return losses, grad
 
 

@@ -68,40 +68,44 @@ def _folded(sums, columns, column):
 # --- column moments -------------------------------------------------------------------------------
 
 
+@jit(cache=False)
+def _wide_rows(x, start, count, wide, group):
+    """x[start : start + count] (flat) as (groups, group, wide), and what is left, flat."""
+    groups = count // (group * wide)
+    split = start + groups * group * wide
+    return x[start:split].reshape(groups, group, wide), x[split : start + count]
+
+
 @jit(fastmath=CONTRACT, cache=False)
-def _sum_columns(x, start, stop, sums):
-    """sums (a wide row) = column sums of the flat x[start:stop]."""
+def _sum_columns(x, start, count, sums):
+    """sums (a wide row) = column sums of the flat x[start : start + count]."""
     wide = sums.size
-    for j in range(wide):
-        sums[j] = x.dtype.type(0)
-    whole = start + (stop - start) // (4 * wide) * (4 * wide)
-    for i in range(start, whole, 4 * wide):  # the sums are fetched and stored once for four rows
+    sums[:] = 0
+    groups, rest = _wide_rows(x, start, count, wide, 4)
+    for g in range(groups.shape[0]):  # the sums are fetched and stored once for four rows
         for j in range(wide):
-            k = i + j
-            sums[j] += (x[k] + x[k + wide]) + (x[k + 2 * wide] + x[k + 3 * wide])
-    for i in range(whole, stop, wide):
-        for j in range(min(wide, stop - i)):
-            sums[j] += x[i + j]
+            sums[j] += (groups[g, 0, j] + groups[g, 1, j]) + (groups[g, 2, j] + groups[g, 3, j])
+    for done in range(0, rest.size, wide):
+        for j in range(min(wide, rest.size - done)):
+            sums[j] += rest[done + j]
 
 
 @jit(fastmath=CONTRACT, cache=False)
-def _sum_deviations(x, start, stop, center, sums, squares):
+def _sum_deviations(x, start, count, center, sums, squares):
     """sums and squares = column sums of x - center and of (x - center)^2."""
     wide = sums.size
-    for j in range(wide):
-        sums[j] = x.dtype.type(0)
-        squares[j] = x.dtype.type(0)
-    whole = start + (stop - start) // (4 * wide) * (4 * wide)
-    for i in range(start, whole, 4 * wide):
+    sums[:] = 0
+    squares[:] = 0
+    groups, rest = _wide_rows(x, start, count, wide, 4)
+    for g in range(groups.shape[0]):
         for j in range(wide):
-            k = i + j
-            a, b = x[k] - center[j], x[k + wide] - center[j]
-            c, d = x[k + 2 * wide] - center[j], x[k + 3 * wide] - center[j]
+            a, b = groups[g, 0, j] - center[j], groups[g, 1, j] - center[j]
+            c, d = groups[g, 2, j] - center[j], groups[g, 3, j] - center[j]
             sums[j] += (a + b) + (c + d)
             squares[j] += (a * a + b * b) + (c * c + d * d)
-    for i in range(whole, stop, wide):
-        for j in range(min(wide, stop - i)):
-            a = x[i + j] - center[j]
+    for done in range(0, rest.size, wide):
+        for j in range(min(wide, rest.size - done)):
+            a = rest[done + j] - center[j]
             sums[j] += a
             squares[j] += a * a
 
@@ -122,12 +126,12 @@ def _block_moments(x, columns, means, deviations):
         sums = np.empty(fold * columns, x.dtype)
         squares = np.empty_like(sums)
         center = np.empty_like(sums)
-        _sum_columns(x, first * columns, last * columns, sums)
+        _sum_columns(x, first * columns, count * columns, sums)
         for column in range(columns):
             mean = x.dtype.type(_folded(sums, columns, column) / count)
             for j in range(column, center.size, columns):
                 center[j] = mean
-        _sum_deviations(x, first * columns, last * columns, center, sums, squares)
+        _sum_deviations(x, first * columns, count * columns, center, sums, squares)
         for column in range(columns):
             error = _folded(sums, columns, column) / count
             means[block, column] = center[column] + error
@@ -179,9 +183,14 @@ def _apply(x, mean, inv_std, gamma, beta, out):
     wide = mean.size
     size = BLOCK_ROWS * wide
     for block in prange((x.size + size - 1) // size):
-        for i in range(block * size, min((block + 1) * size, x.size), wide):
-            for j in range(min(wide, x.size - i)):
-                out[i + j] = (x[i + j] - mean[j]) * scale[j] + beta[j]
+        start, count = block * size, min(size, x.size - block * size)
+        rows, rest = _wide_rows(x, start, count, wide, 1)
+        out_rows, out_rest = _wide_rows(out, start, count, wide, 1)
+        for r in range(rows.shape[0]):
+            for j in range(wide):
+                out_rows[r, 0, j] = (rows[r, 0, j] - mean[j]) * scale[j] + beta[j]
+        for j in range(rest.size):
+            out_rest[j] = (rest[j] - mean[j]) * scale[j] + beta[j]
 
 
 def _grad_sums(grad, x, mean, products, sums):
@@ -190,21 +199,21 @@ def _grad_sums(grad, x, mean, products, sums):
     wide, columns = mean.size, sums.shape[1]
     size = BLOCK_ROWS * wide
     for block in prange(sums.shape[0]):
-        start, stop = block * size, min((block + 1) * size, x.size)
+        start, count = block * size, min(size, x.size - block * size)
         with_x, plain = np.zeros(wide, x.dtype), np.zeros(wide, x.dtype)
-        whole = start + (stop - start) // (4 * wide) * (4 * wide)
-        for i in range(start, whole, 4 * wide):
+        x_groups, x_rest = _wide_rows(x, start, count, wide, 4)
+        groups, rest = _wide_rows(grad, start, count, wide, 4)
+        for g in range(groups.shape[0]):
             for j in range(wide):
-                k, m = i + j, mean[j]
-                a, b, c, d = grad[k], grad[k + wide], grad[k + 2 * wide], grad[k + 3 * wide]
+                a, b, c, d = groups[g, 0, j], groups[g, 1, j], groups[g, 2, j], groups[g, 3, j]
                 plain[j] += (a + b) + (c + d)
-                first = a * (x[k] - m) + b * (x[k + wide] - m)
-                second = c * (x[k + 2 * wide] - m) + d * (x[k + 3 * wide] - m)
+                first = a * (x_groups[g, 0, j] - mean[j]) + b * (x_groups[g, 1, j] - mean[j])
+                second = c * (x_groups[g, 2, j] - mean[j]) + d * (x_groups[g, 3, j] - mean[j])
                 with_x[j] += first + second
-        for i in range(whole, stop, wide):
-            for j in range(min(wide, stop - i)):
-                plain[j] += grad[i + j]
-                with_x[j] += grad[i + j] * (x[i + j] - mean[j])
+        for done in range(0, rest.size, wide):
+            for j in range(min(wide, rest.size - done)):
+                plain[j] += rest[done + j]
+                with_x[j] += rest[done + j] * (x_rest[done + j] - mean[j])
         for column in range(columns):
             products[block, column] = _folded(with_x, columns, column)
             sums[block, column] = _folded(plain, columns, column)
@@ -228,10 +237,17 @@ def _grad_input(grad, x, gamma, mean, inv_std, dgamma, dbeta, count, out):
     wide = mean.size
     size = BLOCK_ROWS * wide
     for block in prange((x.size + size - 1) // size):
-        for i in range(block * size, min((block + 1) * size, x.size), wide):
-            for j in range(min(wide, x.size - i)):
-                k = i + j
-                out[k] = scale[j] * ((grad[k] - offset[j]) - slope[j] * (x[k] - mean[j]))
+        start, count = block * size, min(size, x.size - block * size)
+        x_rows, x_rest = _wide_rows(x, start, count, wide, 1)
+        rows, rest = _wide_rows(grad, start, count, wide, 1)
+        out_rows, out_rest = _wide_rows(out, start, count, wide, 1)
+        for r in range(rows.shape[0]):
+            for j in range(wide):
+                along = slope[j] * (x_rows[r, 0, j] - mean[j])
+                out_rows[r, 0, j] = scale[j] * (rows[r, 0, j] - offset[j] - along)
+        for j in range(rest.size):
+            along = slope[j] * (x_rest[j] - mean[j])
+            out_rest[j] = scale[j] * (rest[j] - offset[j] - along)
 
 
 _APPLY, _GRAD_SUMS, _GRAD_INPUT = Pass(_apply), Pass(_grad_sums), Pass(_grad_input)

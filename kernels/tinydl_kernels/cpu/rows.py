@@ -1,4 +1,4 @@
-"""Maximum, sum and product sum of one row, a piece of a flat array, for the loops over rows."""
+"""Maximum, sum and product sum of one row of a matrix, for the loops over rows."""
 
 from ._jit import REASSOCIATE, jit
 from ._passes import BLOCK
@@ -42,38 +42,38 @@ def from_order(fmt):
 
 
 @jit(cache=False)
-def row_max(x, start, stop):
-    """Largest of x[start:stop]. NaN may or may not win: the sums behind it are NaN anyway.
+def row_max(x, row):
+    """Largest of a row. NaN may or may not win: the sums behind it are NaN anyway.
 
     A maximum of floating-point numbers is not vectorized, since NaN makes it depend on the order; one
     of integers is.
     """
-    largest = order(x[start])
-    for i in range(start + 1, stop):
-        key = order(x[i])
+    largest = order(x[row, 0])
+    for k in range(x.shape[1]):
+        key = order(x[row, k])
         largest = key if key > largest else largest
-    return from_order(x[start], largest)
+    return from_order(x[row, 0], largest)
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
-def row_sum(x, start, stop):
-    """Sum of x[start:stop] as a float64."""
+def row_sum(x, row):
+    """Sum of a row as a float64."""
     total = 0.0
-    for piece in range(start, stop, PIECE):
+    for start in range(0, x.shape[1], PIECE):
         part = x.dtype.type(0)
-        for i in range(piece, min(piece + PIECE, stop)):
-            part += x[i]
+        for k in range(min(PIECE, x.shape[1] - start)):
+            part += x[row, start + k]
         total += part
     return total
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
-def row_dot(x, y, start, stop):
-    """Sum of x * y over [start, stop) as a float64."""
+def row_dot(x, y, row):
+    """Sum of a row of x * y as a float64."""
     total = 0.0
-    for piece in range(start, stop, PIECE):
+    for start in range(0, x.shape[1], PIECE):
         part = x.dtype.type(0)
-        for i in range(piece, min(piece + PIECE, stop)):
-            part += x[i] * y[i]
+        for k in range(min(PIECE, x.shape[1] - start)):
+            part += x[row, start + k] * y[row, start + k]
         total += part
     return total
