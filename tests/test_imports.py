@@ -52,6 +52,16 @@ def test_a_part_of_tinydl_imports_no_heavy_package(module):
     assert not loaded & HEAVY
 
 
+def test_every_public_name_is_found():
+    import tinydl
+
+    for name in tinydl.__all__:
+        assert getattr(tinydl, name) is not None
+    assert set(tinydl.__all__) <= set(dir(tinydl))
+    with pytest.raises(AttributeError, match="no attribute 'optimisers'"):
+        tinydl.optimisers  # noqa: B018
+
+
 def test_torch_is_for_comparison_only():
     """No module of the packages imports PyTorch, at whatever depth of a function."""
     for file in [*ROOT.glob("tinydl/**/*.py"), *ROOT.glob("kernels/**/*.py")]:
