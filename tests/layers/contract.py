@@ -8,7 +8,12 @@ from hypothesis import settings
 import tinydl as tl
 from tinydl.layers import layer_config, layer_from_config
 
-few_examples = settings(max_examples=12, deadline=None)
+few_examples = settings(max_examples=25, deadline=None)
+
+
+def same_numbers():
+    """Random numbers for a property test: hypothesis must find the same ones when it tries a case again."""
+    return np.random.default_rng(0)
 
 
 def check_layer(layer, x, *, training=True, max_elements=24):

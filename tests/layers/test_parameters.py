@@ -3,15 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.layers.contract import few_examples
+from tests.layers.contract import few_examples, same_numbers
 from tinydl.parameters import ALIGNMENT, Parameter, ParameterStore, aligned_zeros
 
-rng = np.random.default_rng(0)
 shapes = st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), min_size=1, max_size=6)
 dtypes = st.sampled_from([np.float32, np.float64])
 
 
 def make(shapes, dtype=np.float32):
+    rng = same_numbers()
     return [Parameter(f"p{i}", rng.normal(size=s).astype(dtype)) for i, s in enumerate(shapes)]
 
 

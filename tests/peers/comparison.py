@@ -6,6 +6,12 @@ from hypothesis import settings
 
 few_examples = settings(max_examples=25, deadline=None)
 
+
+def same_numbers():
+    """Random numbers for a property test: hypothesis must find the same ones when it tries a case again."""
+    return np.random.default_rng(0)
+
+
 TOLERANCE = 1e-5  # of the largest element: some hundred roundings of float32
 
 

@@ -13,11 +13,11 @@ from tests.peers.comparison import (  # noqa: E402
     compare,
     few_examples,
     pads_for,
+    same_numbers,
 )
 from tests.peers.test_activation_layers import PEERS  # noqa: E402
 from tinydl.layers import Conv2D, DepthwiseConv2D  # noqa: E402
 
-rng = np.random.default_rng(0)
 F = torch.nn.functional
 
 
@@ -47,7 +47,7 @@ def conv(layer, groups):
 def test_conv2d(window, batch, sizes, activation, use_bias):
     arguments, (height, width) = window
     channels, filters, groups = sizes
-    x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+    x = same_numbers().normal(size=(batch, height, width, channels)).astype(np.float32)
     layer = Conv2D(filters, groups=groups, activation=activation, use_bias=use_bias, **arguments)
     compare(layer, conv(layer, groups), x)
 
@@ -56,13 +56,13 @@ def test_conv2d(window, batch, sizes, activation, use_bias):
 @given(windows(), st.integers(1, 5), st.sampled_from([1, 3, 8, 33]), st.integers(1, 3))
 def test_depthwise_conv2d(window, batch, channels, multiplier):
     arguments, (height, width) = window
-    x = rng.normal(size=(batch, height, width, channels)).astype(np.float32)
+    x = same_numbers().normal(size=(batch, height, width, channels)).astype(np.float32)
     layer = DepthwiseConv2D(depth_multiplier=multiplier, **arguments)
     compare(layer, conv(layer, channels), x)
 
 
 @pytest.mark.parametrize("strides", [1, 2])
 def test_conv2d_as_networks_have_it(strides):
-    x = rng.normal(size=(8, 28, 28, 16)).astype(np.float32)
+    x = same_numbers().normal(size=(8, 28, 28, 16)).astype(np.float32)
     layer = Conv2D(32, 3, strides, "same", activation="relu")
     compare(layer, conv(layer, 1), x)

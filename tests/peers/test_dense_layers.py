@@ -6,11 +6,9 @@ torch = pytest.importorskip("torch")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from tests.peers.comparison import compare, few_examples  # noqa: E402
+from tests.peers.comparison import compare, few_examples, same_numbers  # noqa: E402
 from tests.peers.test_activation_layers import PEERS  # noqa: E402
 from tinydl.layers import Dense  # noqa: E402
-
-rng = np.random.default_rng(0)
 
 
 @few_examples
@@ -26,5 +24,5 @@ def test_dense(batch, features, units, activation, use_bias):
         z = torch.nn.functional.linear(x, weight.T, bias)
         return PEERS[activation](z)
 
-    x = rng.normal(size=(*batch, features)).astype(np.float32)
+    x = same_numbers().normal(size=(*batch, features)).astype(np.float32)
     compare(Dense(units, activation, use_bias), peer, x)

@@ -6,16 +6,15 @@ torch = pytest.importorskip("torch")
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from tests.peers.comparison import assert_close, compare, few_examples  # noqa: E402
+from tests.peers.comparison import assert_close, compare, few_examples, same_numbers  # noqa: E402
 from tinydl.layers import BatchNorm, LayerNorm  # noqa: E402
 
-rng = np.random.default_rng(0)
 F = torch.nn.functional
 shapes = st.tuples(st.integers(4, 9), st.integers(1, 5), st.integers(1, 5), st.integers(1, 20))
 
 
 def draw(shape):
-    return rng.normal(1.0, 2.0, size=shape).astype(np.float32)
+    return same_numbers().normal(1.0, 2.0, size=shape).astype(np.float32)
 
 
 @few_examples
@@ -46,4 +45,5 @@ def test_layer_norm(shape, center, scale):
     def peer(x, gamma=None, beta=None):
         return F.layer_norm(x, shape[-1:], gamma, beta, eps=1e-3)
 
-    compare(LayerNorm(center=center, scale=scale), peer, draw(shape))
+    # Where a row's variance is about zero, 1/σ is up to 1/√ε and multiplies what PyTorch rounds in x - μ.
+    compare(LayerNorm(center=center, scale=scale), peer, draw(shape), tolerance=1e-4)
