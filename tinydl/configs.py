@@ -30,13 +30,14 @@ def from_config(data: Any, table: Mapping[str, type[T]], kind: str) -> T:
     if isinstance(data, str):
         return lookup(data, table, kind)()
     if not (isinstance(data, dict) and isinstance(data.get("class"), str)):
-        raise ValueError(f"a {kind} is given by its name or as {{'class': …, 'config': …}}, got {data!r}")
+        raise ValueError(
+            f"a {kind} is given by its name or as {{'class': …, 'config': …}}, got {data!r}"
+        )
     arguments = data.get("config", {})
     cls = lookup(data["class"], table, kind)
-    if hasattr(cls, "from_config"):
-        return cls.from_config(arguments)
+    reader = getattr(cls, "from_config", None)
     try:
-        return cls(**arguments)
+        return reader(arguments) if reader else cls(**arguments)
     except TypeError as error:
         raise ValueError(f"{kind} {cls.__name__}: {error}") from None
 

@@ -22,7 +22,7 @@ def stream(seed: int | None, purpose: str, *path: int) -> np.random.Generator:
 
 def get_state(rng: np.random.Generator) -> dict:
     """The generator's state as plain numbers, fit for a checkpoint (JSON can hold it)."""
-    return rng.bit_generator.state
+    return dict(rng.bit_generator.state)
 
 
 def set_state(rng: np.random.Generator, state: dict) -> None:

@@ -101,13 +101,30 @@ class TrainingConfig(Section):
     )
 
 
+class DistributedConfig(Section):
+    """How several processes share the work; without effect on one alone."""
+
+    deterministic: bool = Field(
+        False, description="The same weights to the last bit for every number of processes."
+    )
+    shards: int = Field(8, ge=1, description="Virtual shards of a batch, when deterministic.")
+    bucket_bytes: int = Field(4 << 20, ge=64, description="Size of a slice of gradients.")
+    overlap: Literal["thread", "poll", "none"] = Field(
+        "thread", description="How communication runs beside the backward pass."
+    )
+    check_every: int = Field(
+        100, ge=0, description="Steps between comparisons of the parameters across processes."
+    )
+
+
 class RunConfig(Section):
     """Everything that one run of `tinydl train` depends on."""
 
-    data: DataConfig = Field(default_factory=DataConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    distributed: DistributedConfig = DistributedConfig()
 
 
 class ConfigError(ValueError):

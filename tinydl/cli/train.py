@@ -62,6 +62,9 @@ def train(
     checkpoint_steps: Annotated[
         int | None, option("training", "checkpoint_steps", "--checkpoint-steps")
     ] = None,
+    deterministic: Annotated[
+        bool | None, option("distributed", "deterministic", "--deterministic/--no-deterministic")
+    ] = None,
     runs: Annotated[
         Path, typer.Option(help="Folder in which the run's own folder is made.")
     ] = Path("runs"),
@@ -74,8 +77,10 @@ def train(
 
     Without arguments: a small CNN on scikit-learn's 1,797 handwritten digits. Leaves a folder with the
     configuration, metrics, weights, curves and the commit of the code; Ctrl-C saves a checkpoint first.
+
+    Started by mpirun, all processes train together: each takes its part of every batch.
     """
-    flags = {
+    flags: dict[str, dict[str, Any]] = {
         "data": {
             "dataset": dataset,
             "root": root,
@@ -91,6 +96,7 @@ def train(
             "seed": seed,
             "checkpoint_steps": checkpoint_steps,
         },
+        "distributed": {"deterministic": deterministic},
     }
     try:
         if resume is not None:
@@ -126,7 +132,10 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
     """Load, build, fit, test; write everything into the run's folder (``folder`` when resuming)."""
     import tinydl as tl
 
-    data = tl.data.load(run.data.dataset, root=run.data.root)
+    strategy = tl.distributed.DataParallel(**run.distributed.model_dump())
+    world = strategy.world
+    console.quiet = world.rank != 0
+    data = strategy.in_turn(lambda: tl.data.load(run.data.dataset, root=run.data.root))
     x_train, y_train = data.x_train, data.y_train
     validation = None
     if run.data.validation_split:
@@ -156,16 +165,15 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
     )
 
     resuming = folder is not None
-    if folder is None:
-        label = Path(run.model.architecture.partition(":")[0]).stem
-        folder = create_run_folder(runs, f"{run.data.dataset}-{label}")
-        write_json(folder / "config.json", run.model_dump(mode="json"))
-        write_json(folder / "provenance.json", provenance())
-        write_json(folder / "preprocessing.json", standardize.config())
+    if folder is None and world.rank == 0:
+        folder = start_record(run, runs, standardize.config())
+    folder = Path(world.broadcast_text(str(folder)))
+    processes = f"{world.size} processes, " if world.size > 1 else ""
     console.print(
         f"[bold]{run.model.architecture}[/] ({model.store.size:,} parameters) on [bold]{data.name}[/] "
         f"({len(x_train):,} training and {len(data.x_test):,} test images), "
-        f"{run.optimizer.name}, seed {run.training.seed}; folder {folder}"
+        f"{run.optimizer.name}, {processes}seed {run.training.seed}; folder {folder}",
+        soft_wrap=True,
     )
 
     checkpoints = tl.callbacks.Checkpoint(
@@ -177,10 +185,27 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
         validation_data=validation,
         callbacks=[tl.callbacks.JSONLogger(folder / "metrics.jsonl"), checkpoints],
         resume=resuming,
+        strategy=strategy,
     )
     if history.interrupted:
-        console.print(f"stopped; go on with: tinydl train --resume {folder}")
+        console.print(f"stopped; go on with: tinydl train --resume {folder}", soft_wrap=True)
         raise typer.Exit(130)
+    if world.rank == 0:
+        finish_record(run, model, standardize, data, folder)
+
+
+def start_record(run: RunConfig, runs: Path, preprocessing: dict[str, Any]) -> Path:
+    """A new folder with what is known before training."""
+    label = Path(run.model.architecture.partition(":")[0]).stem
+    folder = create_run_folder(runs, f"{run.data.dataset}-{label}")
+    write_json(folder / "config.json", run.model_dump(mode="json"))
+    write_json(folder / "provenance.json", provenance())
+    write_json(folder / "preprocessing.json", preprocessing)
+    return folder
+
+
+def finish_record(run: RunConfig, model: Any, standardize: Any, data: Any, folder: Path) -> None:
+    """Weights, curves and test results."""
     model.save(folder / "model.safetensors")
     plot_curves(
         read_metrics(folder / "metrics.jsonl"),
@@ -233,7 +258,8 @@ def report(model: Any, x_test: np.ndarray, data: Any, folder: Path) -> None:
             "confusion_matrix": matrix.tolist(),
         },
     )
-    table = Table(title="confusion matrix: rows are true classes, columns predictions", box=None)
+    console.print("confusion matrix: rows are true classes, columns are predictions")
+    table = Table(box=None)
     table.add_column("", style="bold")
     for name in data.class_names:
         table.add_column(name, justify="right", style=None, header_style="bold")

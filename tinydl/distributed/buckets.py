@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from tinydl.layers.base import Layer
 from tinydl.parameters import ALIGNMENT, ParameterStore
@@ -25,7 +26,7 @@ def cut(size: int, itemsize: int, bucket_bytes: int, first_bytes: int) -> list[s
     bucket = max(bucket_bytes // itemsize // line, 1) * line
     first = max(min(first_bytes, bucket_bytes) // itemsize // line, 1) * line
     edges = [0, *range(first, size, bucket), size]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [slice(a, b) for a, b in pairwise(edges) if b > a]
 
 
 class Buckets:

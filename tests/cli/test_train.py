@@ -1,0 +1,97 @@
+"""`tinydl train` as its user runs it: a folder with the whole record, and one clear line when something is wrong."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tinydl as tl
+from tinydl.cli.main import app
+
+runner = CliRunner()
+
+
+def invoke(*arguments):
+    return runner.invoke(app, list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def one_run(tmp_path_factory):
+    """Two epochs of the default job, with the default network."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = invoke("train", "--runs", runs, "--epochs", 2, "--batch-size", 64)
+    assert result.exit_code == 0, result.output
+    (folder,) = runs.iterdir()
+    return result.output, folder
+
+
+def test_the_last_line_is_the_test_accuracy(one_run):
+    output, _ = one_run
+    last = output.strip().splitlines()[-1]
+    accuracy = re.fullmatch(r"test accuracy (\d+\.\d\d) %", last)
+    assert accuracy and float(accuracy[1]) > 80
+
+
+def test_the_folder_holds_the_whole_record(one_run):
+    _, folder = one_run
+    config = json.loads((folder / "config.json").read_text())
+    assert config["training"]["epochs"] == 2 and config["data"]["dataset"] == "digits"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    assert rows[1]["loss"] < rows[0]["loss"] and "learning_rate" in rows[0]
+    commit = json.loads((folder / "provenance.json").read_text())["commit"]
+    assert commit is None or re.match(r"[0-9a-f]{40}", commit)
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_saved_model_predicts_what_was_reported(one_run):
+    _, folder = one_run
+    result = json.loads((folder / "result.json").read_text())
+    model = tl.load(folder / "model.safetensors")
+    data = tl.data.load("digits")
+    standardize = tl.data.Standardize(**json.loads((folder / "preprocessing.json").read_text()))
+    predicted = model.predict(standardize(data.x_test)).argmax(axis=-1)
+    assert np.mean(predicted == data.y_test) == result["test_accuracy"]
+    assert np.trace(result["confusion_matrix"]) == np.sum(predicted == data.y_test)
+
+
+def test_a_model_file_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import tinydl as tl\n"
+        "def build(input_shape, classes, seed):\n"
+        "    return tl.Sequential([tl.layers.Flatten(), tl.layers.Dense(classes)], seed=seed)\n"
+    )
+    result = invoke("train", f"{tmp_path}/mine.py:build", "--runs", tmp_path / "r", "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "650 parameters" in result.output  # 64 · 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lenett"], "unknown architecture 'lenett' (did you mean 'lenet'?)"),
+        (["absent.py:build"], "there is no file absent.py"),
+        (["--dataset", "mnistt"], "mnist"),
+        (["--optimizer", "adan"], "did you mean 'adam"),
+        (["--epochs", "0"], "training.epochs"),
+        (["--schedule", "cosin"], "'cosine'"),
+        (["--resume", "nowhere"], "is not the folder of a run"),
+        (["--config", "absent.toml"], "absent.toml"),
+    ],
+)
+def test_bad_input_is_one_clear_error(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("train", *arguments)
+    assert result.exit_code == 1
+    assert words in result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_flag_shows_its_default():
+    text = runner.invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output
+    for flag, default in (("--epochs", "15"), ("--batch-size", "32"), ("--dataset", "digits")):
+        line = next(row for row in text.splitlines() if flag in row)
+        assert f"[default: ({default})]" in line or f"[default: {default}]" in line
