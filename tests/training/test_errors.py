@@ -52,6 +52,7 @@ def with_value(array, index, value):
         (X, Y, {"validation_split": 0.5, "validation_data": (X, Y)}, "not both"),
         (X, Y, {"validation_data": (X[:, :2], Y)}, "validation_data: .*shape"),
         (X, Y, {"validation_data": (X, Y + 5)}, "validation_data: .*outside"),
+        (X, Y, {"validation_data": iter([(X, Y)]), "epochs": 2}, "can be read once only"),
         (X, Y, {"class_weight": {0: -1.0}}, "class 0 has weight -1"),
         (X, Y, {"class_weight": {"cat": 1.0}}, "classes are numbers"),
         (X, Y, {"resume": True}, "Checkpoint"),
@@ -92,6 +93,14 @@ def test_fit_and_evaluate_need_compile():
 def test_an_iterator_that_is_read_to_its_end():
     with pytest.raises(ValueError, match="no batch in epoch 1"):
         classifier().fit(iter([(X, Y)]), epochs=2, verbose=0)
+
+
+def test_arrays_too_large_to_search_are_judged_by_the_loss(monkeypatch):
+    monkeypatch.setattr("tinydl.training.batches.CHECKED_BYTES", 100)
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 4: the batch's input holds nan at \[1, 2\]"
+    ):
+        classifier().fit(with_value(X, (33, 2), np.nan), Y, batch_size=8, shuffle=False, verbose=0)
 
 
 # ---- compile ----------------------------------------------------------------------------------------------

@@ -345,27 +345,43 @@ def test_blas_has_one_thread_while_training():
 
 
 class Press(tl.callbacks.Callback):
-    """Ctrl-C, ``times`` times, in step ``step`` of epoch 1."""
+    """Ctrl-C, ``times`` times, in step ``step`` of epoch 1: before it, or amid its update, after the gradients."""
 
-    def __init__(self, step, times=1):
+    def __init__(self, step, times=1, amid_update=False):
         self.step, self.times, self.epoch, self.ended = step, times, -1, False
+        self.amid_update = amid_update
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        if (self.epoch, batch) == (1, self.step):
-            for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
+        if (self.epoch, batch) != (1, self.step):
+            return
+        if not self.amid_update:
+            self.press()
+            return
+        update = self.model.optimizer.update
+
+        def interrupted_update(*arguments):
+            self.press()
+            update(*arguments)
+            del self.model.optimizer.update
+
+        self.model.optimizer.update = interrupted_update
+
+    def press(self):
+        for _ in range(self.times):
+            os.kill(os.getpid(), signal.SIGINT)
 
     def on_train_end(self, logs=None):
         self.ended = True
 
 
-def test_ctrl_c_finishes_the_step_and_returns_the_history_so_far():
+@pytest.mark.parametrize("amid_update", [False, True])
+def test_ctrl_c_finishes_the_step_and_returns_the_history_so_far(amid_update):
     x, y = problem(samples=64)
     handler = signal.getsignal(signal.SIGINT)
-    press = Press(step=2)
+    press = Press(step=2, amid_update=amid_update)
     model, reference = classifier(), classifier()
     history = model.fit(x, y, batch_size=8, epochs=5, callbacks=[press], verbose=0)
     assert history.interrupted

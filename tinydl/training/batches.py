@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from tinydl.data.loader import DataLoader
 
+# Arrays up to this size are searched for NaN before training. In larger ones (mapped from a file beyond memory) the
+# first bad value is found when the loss becomes NaN.
+CHECKED_BYTES = 4 << 30
+
 Batch = tuple[Any, Any, NDArray | None]
 
 
@@ -147,8 +151,10 @@ def make_source(
                 f"x must be arrays, a DataLoader or an iterable of batches, got {type(x).__name__}"
             )
         return IterableSource(x, steps, initial_epoch)
+    x = as_arrays(x)
+    size = sum(array.nbytes for array in (x if isinstance(x, list) else [x]))
     loader = DataLoader(
-        as_arrays(x),
+        x,
         as_arrays(y),
         as_arrays(sample_weight),
         batch_size=batch_size,
@@ -156,6 +162,7 @@ def make_source(
         seed=seed,
         prefetch=0,  # taking rows of an array is quicker than a word with another thread
         dtype=dtype,
+        check=size <= CHECKED_BYTES,
     )
     return LoaderSource(loader, steps, order_epoch)
 

@@ -11,6 +11,7 @@ from tinydl.distributed.strategy import SingleProcess
 from tinydl.losses import CategoricalCrossentropy
 from tinydl.training import evaluation
 from tinydl.training.batches import (
+    IterableSource,
     LoaderSource,
     Source,
     as_arrays,
@@ -185,7 +186,13 @@ def make_sources(
         return training, None
     parts = validation if isinstance(validation, tuple) else (validation,)
     batch_size = fitting_batch(parts[0], request.batch_size)
-    return training, make_source(*parts, batch_size=batch_size, dtype=model.parameter_dtype)
+    measured = make_source(*parts, batch_size=batch_size, dtype=model.parameter_dtype)
+    if isinstance(measured, IterableSource) and measured.read_once and request.epochs > 1:
+        raise ValueError(
+            "validation_data is read in every epoch, and this iterator can be read once only: "
+            "give a list of batches, a DataLoader or arrays"
+        )
+    return training, measured
 
 
 def fitting_batch(x: Any, batch_size: int) -> int:

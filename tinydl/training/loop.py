@@ -80,6 +80,7 @@ class TrainingLoop:
         self.tracker = Tracker(model)
         self.history = History()
         self.interrupt = InterruptGuard()
+        self.told_to_stop = False  # by Ctrl-C in any of the processes, as of the last step
         self.callbacks = CallbackList(
             [c for c in callbacks or [] if self.strategy.world.rank == 0 or not c.writes],
             model,
@@ -106,7 +107,7 @@ class TrainingLoop:
                 self.strategy.attach(model, self.seed)
                 while self.epoch < self.epochs and not self.stopped:
                     self.run_epoch()
-                self.history.interrupted = self.interrupt.requested
+                self.history.interrupted = self.interrupted
                 if self.checkpoint is not None:
                     self.checkpoint.save(self)
                 self.callbacks.call("on_train_end")
@@ -119,7 +120,13 @@ class TrainingLoop:
     @property
     def stopped(self) -> bool:
         """A callback said so (``model.stop_training``), or Ctrl-C did."""
-        return self.model.stop_training or self.interrupt.requested
+        return self.model.stop_training or self.interrupted
+
+    @property
+    def interrupted(self) -> bool:
+        """Ctrl-C: known at once where there is one process, among several with the sums of the next step."""
+        alone = self.strategy.world.size == 1
+        return self.interrupt.requested if alone else self.told_to_stop
 
     def run_epoch(self) -> None:
         """The steps of an epoch from ``self.step`` on, validation, and the epoch's end."""
@@ -135,7 +142,7 @@ class TrainingLoop:
             raise ValueError(
                 f"the data gave no batch in epoch {self.epoch} (was it an iterator, read to its end?)"
             )
-        if self.interrupt.requested:
+        if self.interrupted:
             return  # the epoch is not over: it goes on here when training is resumed
 
         logs = self.tracker.results()
@@ -191,7 +198,7 @@ class TrainingLoop:
             model.restore(self.before)
             raise
         self.samples = int(sums[SAMPLES])
-        self.interrupt.requested = bool(sums[STOP])
+        self.told_to_stop = bool(sums[STOP])
         self.strategy.after_update(self.total_steps + 1)
         self.tracker.add(sums[TOTAL:])
 
@@ -224,7 +231,7 @@ class TrainingLoop:
         raise NonFiniteLossError(
             f"the loss became {loss} in epoch {self.epoch}, step {self.step}: {description}. "
             "The weights are those from before this step; a smaller learning rate or clipping the gradient "
-            "(clip_norm) often helps",
+            "(global_clipnorm) often helps",
             origin,
             self.epoch,
             self.step,
@@ -233,7 +240,7 @@ class TrainingLoop:
     def validate(self, validation: Source) -> dict[str, Any] | None:
         """Loss and metrics on the validation data; None if Ctrl-C came before the end."""
         self.callbacks.call("on_test_begin")
-        measured = evaluate(self.model, validation, stop=lambda: self.interrupt.requested)
+        measured = evaluate(self.model, validation, stop=lambda: self.interrupted)
         self.callbacks.call("on_test_end", measured)
         if measured is None:
             return None

@@ -63,14 +63,3 @@ def add_regularization(model: BaseModel) -> None:
 def backward(model: BaseModel, count: float) -> None:
     """From dL/d(predictions), for a mean over ``count`` samples, to the gradient of every parameter."""
     model.backward(model.loss.backward(count))
-
-
-def class_weights(table: dict[int, float], targets: NDArray, weight: NDArray | None) -> NDArray:
-    """Sample weights times the weight of each sample's class; classes that ``table`` lacks weigh 1."""
-    one_hot = targets.ndim > 1 and targets.shape[-1] > 1 and targets.dtype.kind == "f"
-    labels = targets.argmax(axis=-1) if one_hot else targets.reshape(len(targets), -1)[:, 0]
-    by_class = np.ones(int(max(labels.max(initial=0), *table)) + 1)
-    for label, w in table.items():
-        by_class[label] = w
-    found = by_class[labels.astype(np.int64)]
-    return found if weight is None else found * weight
