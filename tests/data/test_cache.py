@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_a_damaged_entry_is_built_again(source, damage):
         data = (entry / "x.npy").read_bytes()
         (entry / "x.npy").write_bytes(data[:-1])
     elif damage == "other shape":
-        np.save(entry / "x.npy", np.zeros((3, 2)))
+        np.save(entry / "x.npy", np.arange(6).reshape(3, 2))
     elif damage == "lost array":
         (entry / "y.npy").unlink()
     else:
@@ -121,6 +122,19 @@ def test_a_folder_that_cannot_be_made_costs_a_warning(source, tmp_path, monkeypa
     monkeypatch.setenv("TINYDL_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="not cached"):
         check(cached_arrays(source, Build()))
+
+
+def test_another_process_may_be_first(source):
+    def build():
+        check(cached_arrays(source, Build()))  # what another process does meanwhile
+        return Build()()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(cached_arrays(source, build))
+    build_again = Build()
+    check(cached_arrays(source, build_again))
+    assert build_again.calls == 0 and len(entries()) == 1
 
 
 def write_many_times(source: Path) -> None:

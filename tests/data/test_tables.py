@@ -101,6 +101,22 @@ def test_bad_tables_are_refused_with_the_culprit(tmp_path, text, message):
         read_table(csv(tmp_path, text), "kind")
 
 
+def test_a_label_that_is_nan_is_missing(tmp_path):
+    columns = {"a": [1.0, 2.0, 3.0], "value": [0.5, float("nan"), 1.5]}
+    parquet.write_table(arrow.table(columns), tmp_path / "table.parquet")
+    with pytest.raises(DataError, match="row 2 has no label in column 'value'"):
+        read_table(tmp_path / "table.parquet", "value")
+    assert read_table(tmp_path / "table.parquet", "value", missing="drop").y.tolist() == [0.5, 1.5]
+
+
+def test_text_that_is_none_is_refused(tmp_path):
+    bytes_that_are_no_text = arrow.array([b"good", b"\xff\xfe"], arrow.binary())
+    column = arrow.Array.from_buffers(arrow.string(), 2, bytes_that_are_no_text.buffers())
+    parquet.write_table(arrow.table({"a": [1, 2], "kind": column}), tmp_path / "table.parquet")
+    with pytest.raises(DataError, match=r"table\.parquet: not a readable parquet file: .*UTF8"):
+        read_table(tmp_path / "table.parquet", "kind")
+
+
 def test_an_empty_column_has_no_mean_and_dropping_may_leave_nothing(tmp_path):
     path = csv(tmp_path, "a,b,kind\n1,,x\n2,,y\n")
     with pytest.raises(DataError, match="column 'b' has no values to take a mean of"):

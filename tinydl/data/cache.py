@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -43,6 +42,7 @@ def cached_arrays(
     entry = folder / f"{place}-{_digest(fingerprint(source))}"
     if (hit := _read(entry)) is not None:
         return hit
+    shutil.rmtree(entry, ignore_errors=True)  # where it is there, but damaged
     arrays, data = build()
     try:
         _write(entry, arrays, data)
@@ -91,8 +91,10 @@ def _write(entry: Path, arrays: Arrays, data: dict) -> None:
         shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
         content = json.dumps({"arrays": shapes, "data": data})
         (unfinished / "content.json").write_text(content, encoding="utf-8")
-        shutil.rmtree(entry, ignore_errors=True)  # a damaged one
-        with contextlib.suppress(OSError):  # another process was first: its entry is as good
+        try:
             os.replace(unfinished, entry)
+        except OSError:
+            if not entry.is_dir():  # where it is, another process was first: its entry is as good
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
