@@ -86,5 +86,7 @@ def test_bad_arguments():
         Standardize.fit(np.array([[1.0], [np.inf]]))
     with pytest.raises(DataError, match="at least one sample"):
         Standardize.fit(np.zeros((0, 3)))
+    with pytest.raises(DataError, match=r"shape \(3,\) do not fit samples of shape \(28, 28, 1\)"):
+        Standardize([0, 0, 0], [1, 1, 1])(np.zeros((2, 28, 28, 1)))
     with pytest.raises(ValueError, match="per must be"):
         Standardize.fit(np.zeros((2, 3)), per="pixel")

@@ -117,7 +117,12 @@ def _sample_mean(x: NDArray, function: Callable[[NDArray], NDArray]) -> NDArray[
 
 
 def _spread(values: NDArray, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
-    return np.broadcast_to(values, shape).astype(dtype, order="C")
+    try:
+        return np.broadcast_to(values, shape).astype(dtype, order="C")
+    except ValueError:
+        raise DataError(
+            f"Standardize: mean and std of shape {values.shape} do not fit samples of shape {shape}"
+        ) from None
 
 
 def _short(array: NDArray) -> str:
