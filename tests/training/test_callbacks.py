@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -313,18 +314,33 @@ def test_verbose_0_says_nothing(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_a_bar_on_a_terminal():
+def moving_lines(width, monkeypatch):
+    """What a terminal of this width is shown in two epochs, drawn at every step."""
+    monkeypatch.setattr("tinydl.training.callbacks.progress.REFRESH_SECONDS", 0)
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=200, color_system=None)
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
     images = np.zeros((24, 2, 2, 1), np.float32)
     model = tl.Sequential([tl.layers.Flatten(), tl.layers.Dense(2)])
     model.compile("sgd", "sparse_categorical_crossentropy", ["accuracy"])
     bar = tl.callbacks.ProgressBar(console=console)
     model.fit(images, Y, epochs=2, batch_size=12, callbacks=[bar], verbose=0)
-    text = out.getvalue()
-    for part in ("epoch 1/2", "━", "1/2", "accuracy", "lr 0.01", "images/s", "epoch 2/2"):
-        assert part in text
-    assert bar.bar is None
+    assert bar.live is None
+    control_codes = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+    return [control_codes.sub("", line) for line in re.split(r"[\r\n]+", out.getvalue())]
+
+
+def test_a_line_that_moves_on_a_terminal(monkeypatch):
+    lines = moving_lines(140, monkeypatch)
+    (line,) = [line for line in lines if line.startswith("epoch 2/2 ━") and " 1/2 " in line]
+    for part in ("━" * 24 + " 1/2  loss 0.", "accuracy 0.", "lr 0.01", " images/s", " s left"):
+        assert part in line
+    assert sum(line.startswith("epoch 2/2  loss") for line in lines) == 1
+
+
+def test_the_line_fits_into_a_narrow_terminal(monkeypatch):
+    lines = moving_lines(60, monkeypatch)
+    moving = [line for line in lines if line.startswith("epoch 1/2 1/2  loss")]
+    assert moving and max(map(len, moving)) <= 60
 
 
 def test_durations():

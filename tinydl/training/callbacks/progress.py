@@ -8,10 +8,11 @@ from typing import Any
 from tinydl.training.callbacks.base import Callback, Logs
 
 REFRESH_SECONDS = 0.2  # drawing costs milliseconds, which training would otherwise have
+BAR_WIDTH = range(6, 25)  # characters; where the line has no room for the least there is no bar
 
 
 class ProgressBar(Callback):
-    """A bar that moves, on a terminal; elsewhere (a file, a pipe, a notebook) one line an epoch.
+    """A line that moves, on a terminal; elsewhere (a file, a pipe, a notebook) one line an epoch.
 
     Epoch, step, loss and metrics so far, learning rate, samples a second, time left until the last epoch.
 
@@ -27,7 +28,7 @@ class ProgressBar(Callback):
         self.verbose = verbose
         self.unit = unit
         self.console = console
-        self.bar: Any = None
+        self.live: Any = None  # rich's moving line, during an epoch
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         from rich.console import Console
@@ -44,61 +45,65 @@ class ProgressBar(Callback):
         self.rate = Rate()
         self.drawn = 0.0
         if self.moves:
-            self.bar = make_bar(self.console)
-            self.bar.start()
-            self.task = self.bar.add_task(self._title(), total=self.params["steps"], text="")
+            from rich.live import Live
+
+            # No drawing thread: it would take the interpreter from the training loop.
+            self.live = Live(console=self.console, auto_refresh=False, transient=True)
+            self.live.start()
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
         self.steps_done += 1
         self.rate.add(logs["batch_size"])
-        if self.bar is not None and time.perf_counter() - self.drawn >= REFRESH_SECONDS:
-            self._draw(batch + 1, self._text(logs, self._time_left(batch + 1)))
+        if self.live is not None and time.perf_counter() - self.drawn >= REFRESH_SECONDS:
+            self.live.update(self._moving_line(batch + 1, logs), refresh=True)
+            self.drawn = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        text = self._text(logs or {}, time.perf_counter() - self.rate.began)
-        self._remove_bar()
-        self.console.print(f"{self._title()}  {text}")
+        seconds = time.perf_counter() - self.rate.began
+        self.close()
+        self.console.print(f"{self._title()}  {self._numbers(logs or {})}  {duration(seconds)}")
 
     def close(self) -> None:
-        self._remove_bar()
-
-    def _draw(self, step: int, text: str) -> None:
-        self.bar.update(self.task, completed=step, text=text)
-        self.bar.refresh()
-        self.drawn = time.perf_counter()
-
-    def _remove_bar(self) -> None:
-        """The finished epoch's line takes the bar's place."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        """The moving line disappears; the finished epoch's takes its place."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
 
     def _title(self) -> str:
         width = len(str(self.params["epochs"]))
         return f"epoch {self.epoch + 1:{width}d}/{self.params['epochs']}"
 
-    def _text(self, logs: Logs, seconds: float | None) -> str:
+    def _numbers(self, logs: Logs) -> str:
         measured = [
             f"{name} {value:.4f}"
             for name, value in logs.items()
             if isinstance(value, int | float) and name not in ("learning_rate", "batch_size")
         ]
-        parts = [
-            *measured,
-            f"lr {logs['learning_rate']:.3g}",
-            f"{self.rate.value():,.0f} {self.unit}/s",
-        ]
-        if seconds is not None:
-            parts.append(duration(seconds))
-        return "  ".join(parts)
+        rate = f"{self.rate.value():,.0f} {self.unit}/s"
+        return "  ".join([*measured, f"lr {logs['learning_rate']:.3g}", rate])
 
-    def _time_left(self, step: int) -> float | None:
-        """Of all epochs, validation included, at the pace so far."""
+    def _moving_line(self, step: int, logs: Logs) -> Any:
+        """epoch 2/5 ━━━━━━━━━ 120/480  loss …  1,234 images/s  1:05 left"""
+        from rich.text import Text
+
         steps = self.params["steps"]
-        if steps is None:
-            return None
-        left = (self.params["epochs"] - self.epoch) * steps - step
+        before, after = f"{self._title()} ", f"{step}  {self._numbers(logs)}"
+        line = Text(before, no_wrap=True, overflow="ellipsis")
+        if steps is not None:
+            after = (
+                f"{step}/{steps}  {self._numbers(logs)}  {duration(self._seconds_left(step))} left"
+            )
+            room = min(self.console.width - len(before) - len(after) - 2, BAR_WIDTH[-1])
+            if room in BAR_WIDTH:
+                done = room * step // steps
+                line.append("━" * done, "green").append("━" * (room - done), "bright_black")
+                line.append(" ")
+        return line.append(after)
+
+    def _seconds_left(self, step: int) -> float:
+        """Until the end of all epochs, validation included, at the pace so far."""
+        left = (self.params["epochs"] - self.epoch) * self.params["steps"] - step
         return (time.perf_counter() - self.began) / self.steps_done * left
 
 
@@ -106,40 +111,23 @@ class Rate:
     """Samples a second in this epoch. The first step is left out: kernels may be compiled in it."""
 
     def __init__(self) -> None:
-        self.began = time.perf_counter()
-        self.since = self.began
-        self.samples = 0
+        self.began = self.first = self.last = time.perf_counter()
         self.steps = 0
+        self.first_samples = 0  # of the first step
+        self.samples = 0  # of the others
 
     def add(self, samples: int) -> None:
         self.last = time.perf_counter()
         self.steps += 1
         if self.steps == 1:
-            self.first_samples, self.first_seconds = samples, self.last - self.began
-            self.since = self.last
+            self.first, self.first_samples = self.last, samples
         else:
             self.samples += samples
 
     def value(self) -> float:
-        if self.steps < 1:
-            return 0.0
-        if self.steps == 1:
-            return self.first_samples / max(self.first_seconds, 1e-9)
-        return self.samples / max(self.last - self.since, 1e-9)
-
-
-def make_bar(console: Any) -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        console=console,
-        auto_refresh=False,  # a drawing thread would take the interpreter from the training loop
-        transient=True,
-    )
+        if self.steps < 2:
+            return self.first_samples / max(self.first - self.began, 1e-9)
+        return self.samples / max(self.last - self.first, 1e-9)
 
 
 def duration(seconds: float) -> str:
