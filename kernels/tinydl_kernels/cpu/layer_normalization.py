@@ -12,35 +12,28 @@ from numba import prange
 
 from ._jit import REASSOCIATE, jit
 from ._passes import CONTRACT, Pass, check_floats, check_shape
-from .rows import PIECE, row_sum
+from .rows import row_sum
 
 BLOCK_ROWS = 32
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
 def _row_squares(x, row, center):
-    """Sum of (x - center)^2 over a row as a float64."""
+    """Sum of (x - center)^2 over a row."""
     total = 0.0
-    for start in range(0, x.shape[1], PIECE):
-        part = x.dtype.type(0)
-        for k in range(min(PIECE, x.shape[1] - start)):
-            part += (x[row, start + k] - center) * (x[row, start + k] - center)
-        total += part
+    for k in range(x.shape[1]):
+        total += np.float64((x[row, k] - center) * (x[row, k] - center))
     return total
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
 def _row_grad_sums(grad, x, row, gamma, center):
-    """Sums of g and g * (x - center) over a row, with g = grad * gamma, as float64."""
+    """Sums of g and g * (x - center) over a row, with g = grad * gamma."""
     total, total_x = 0.0, 0.0
-    for start in range(0, gamma.size, PIECE):
-        part, part_x = x.dtype.type(0), x.dtype.type(0)
-        for k in range(min(PIECE, gamma.size - start)):
-            g = grad[row, start + k] * gamma[start + k]
-            part += g
-            part_x += g * (x[row, start + k] - center)
-        total += part
-        total_x += part_x
+    for k in range(x.shape[1]):
+        g = grad[row, k] * gamma[k]
+        total += np.float64(g)
+        total_x += np.float64(g * (x[row, k] - center))
     return total, total_x
 
 

@@ -1,13 +1,10 @@
 """Maximum, sum and product sum of one row of a matrix, for the loops over rows."""
 
+import numpy as np
+
 from ._jit import REASSOCIATE, jit
 from ._passes import BLOCK
 from .elementary import bits, elementary, number
-
-# A sum of float32 numbers loses digits with every term. So pieces of this length are summed in the
-# array's own precision, in vector lanes, and their sums in float64.
-PIECE = 256
-
 
 @jit(cache=False)
 def rows_per_block(columns):
@@ -57,23 +54,17 @@ def row_max(x, row):
 
 @jit(fastmath=REASSOCIATE, cache=False)
 def row_sum(x, row):
-    """Sum of a row as a float64."""
+    """Sum of a row, in float64: a float32 sum would lose digits with every term."""
     total = 0.0
-    for start in range(0, x.shape[1], PIECE):
-        part = x.dtype.type(0)
-        for k in range(min(PIECE, x.shape[1] - start)):
-            part += x[row, start + k]
-        total += part
+    for k in range(x.shape[1]):
+        total += np.float64(x[row, k])
     return total
 
 
 @jit(fastmath=REASSOCIATE, cache=False)
 def row_dot(x, y, row):
-    """Sum of a row of x * y as a float64."""
+    """Sum of a row of x * y, in float64."""
     total = 0.0
-    for start in range(0, x.shape[1], PIECE):
-        part = x.dtype.type(0)
-        for k in range(min(PIECE, x.shape[1] - start)):
-            part += x[row, start + k] * y[row, start + k]
-        total += part
+    for k in range(x.shape[1]):
+        total += np.float64(x[row, k] * y[row, k])
     return total
