@@ -85,7 +85,9 @@ class ParameterStore:
         in_forward_order = list(parameters)
         dtypes = {p.value.dtype for p in in_forward_order}
         if len(dtypes) > 1:
-            raise TypeError(f"all parameters of a model share one dtype, got {sorted(map(str, dtypes))}")
+            raise TypeError(
+                f"all parameters of a model share one dtype, got {sorted(map(str, dtypes))}"
+            )
         self.dtype = dtypes.pop() if dtypes else np.dtype(np.float32)
 
         step = ALIGNMENT // self.dtype.itemsize
@@ -114,6 +116,10 @@ class ParameterStore:
     def size(self) -> int:
         """Number of parameter elements, without the gaps between segments."""
         return sum(s.stop - s.start for s in self.segments)
+
+    def owns_parameters(self) -> bool:
+        """False once a later store has taken parameters over, that of another model with the same layers."""
+        return all(np.may_share_memory(s.parameter.value, self.values) for s in self.segments)
 
     def zero_grad(self) -> None:
         self.grads.fill(0)

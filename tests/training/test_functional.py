@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 import tinydl as tl
 from tinydl.layers import layer_config, layer_from_config
 
@@ -81,8 +82,9 @@ def test_gradients_of_layers_with_several_outputs():
     x = arrays((4, 2), (3, 3))
     tl.gradcheck(model, x, max_elements=20).assert_ok()
     assert model.output_shape == (None, 2)
-    # The decoder hears of the source through the states alone: padding of the source changes nothing.
+    # Padding behind the source does not change the states that the encoder hands over.
     padded = np.concatenate([x[0], np.zeros((3, 2, 2))], axis=1)
+    model.forward(x)
     states = model.calls[1].y
     model.forward([padded, x[1]])
     np.testing.assert_allclose(model.calls[1].y[2], states[2])
@@ -224,11 +226,11 @@ def test_a_part_of_a_trained_model_is_a_model():
     first = model.sublayers[0]
     expected = np.tanh(a @ first.weight.value + first.bias.value)
     np.testing.assert_allclose(part.predict(a), expected, rtol=1e-5, atol=1e-6)
-    before = first.weight.value.copy()
-    losses = model.fit(a, label, epochs=5, verbose=0).history["loss"]
-    assert losses[-1] < losses[0]
-    assert (first.weight.value != before).all()
-    np.testing.assert_array_equal(part.sublayers[0].weight.value, first.weight.value)
+    part.compile("sgd", "mse")
+    for one, target in ((model, label), (part, a[:, :3]), (model, label)):
+        before = first.weight.value.copy()
+        one.fit(a, target, epochs=1, verbose=0)
+        assert (first.weight.value != before).all()
 
 
 def test_a_deep_graph():
@@ -271,9 +273,9 @@ def test_graphs_that_are_not_connected():
 def test_things_that_are_not_symbolic():
     a = tl.Input((3,))
     y = L.Dense(1)(a)
-    with pytest.raises(TypeError, match="inputs must be symbolic tensors .* got tuple"):
+    with pytest.raises(TypeError, match=r"inputs must be symbolic tensors .* got tuple"):
         tl.Model([(3,)], y)
-    with pytest.raises(TypeError, match="outputs must be symbolic tensors .* got Dense"):
+    with pytest.raises(TypeError, match=r"outputs must be symbolic tensors .* got Dense"):
         tl.Model(a, L.Dense(1))
     with pytest.raises(ValueError, match="outputs is empty"):
         tl.Model(a, [])

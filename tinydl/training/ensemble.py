@@ -159,7 +159,8 @@ class Ensemble(BaseModel):
 
         Take data that the members were not trained on: on their training data the most overfitted looks best.
         """
-        if self.combine != "stacking" and (self.combine, self.given_weights) != ("weighted", None):
+        learns_weights = self.combine == "weighted" and self.given_weights is None
+        if self.combine != "stacking" and not learns_weights:
             given = " with given weights" if self.given_weights is not None else ""
             raise ValueError(
                 f"an ensemble that combines by '{self.combine}'{given} has nothing to train: evaluate and predict "

@@ -205,6 +205,8 @@ def fitting_batch(x: Any, batch_size: int) -> int:
 def prepare(model: BaseModel, source: Source, seed: int | None) -> None:
     """Build the model for the data, and the optimizer for the model, where that has not been done."""
     build_for(model, source)
+    if not model.store.owns_parameters():  # another model with the same layers was built since
+        model.build_model(model.input_shape)
     if model.optimizer.store is not model.store:
         model.optimizer.build(model.store)
     if seed is not None:

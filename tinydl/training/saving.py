@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tinydl.training.model import BaseModel
 
 VERSION = 1
+KEYS = {"version", "model", "input_shape", "frozen", "compile"}
 
 
 def save_model(model: BaseModel, path: str | os.PathLike) -> None:
@@ -97,10 +98,12 @@ def load(path: str | os.PathLike) -> BaseModel:
     """
     path = Path(path)
     arrays, metadata = read_arrays(path)
-    if "model" not in metadata:
+    if not isinstance(metadata, dict) or not metadata.keys() >= KEYS:
         raise SavedFileError(f"{path} holds no model")
-    if metadata["version"] > VERSION:
-        raise SavedFileError(f"{path} was written by a newer tinydl (format {metadata['version']})")
+    if metadata["version"] != VERSION:
+        raise SavedFileError(
+            f"{path} has format {metadata['version']}, this tinydl reads format {VERSION}"
+        )
     model = build_from_config(path, metadata)
     fill(model, arrays, path)
     for layer_path, layer in model._named_layers(""):
@@ -121,7 +124,7 @@ def build_from_config(path: Path, metadata: dict[str, Any]) -> BaseModel:
         if not isinstance(model, BaseModel):
             raise ValueError(f"{type(model).__name__} is a layer, not a model")
         model.build_model(as_shape(metadata["input_shape"]))
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # whatever the names and numbers in the file led to
         raise SavedFileError(
             f"{path}: the architecture cannot be rebuilt: {error} "
             "(a layer of your own must be registered first: @tl.layers.register)"
