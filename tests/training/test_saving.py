@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import os
 import resource
@@ -200,7 +202,7 @@ def rewrite(path, change):
         (lambda a, m: m["model"]["config"]["layers"][0]["config"].update({"colour": 1}), "colour"),
         (lambda a, m: m["model"].update({"class": "os.system"}), "unknown layer 'os.system'"),
         (lambda a, m: m["model"].update({"class": "Dense", "config": {"units": 3}}), "Dense is a layer, not a model"),
-        (lambda a, m: m.update({"version": 99}), "newer tinydl"),
+        (lambda a, m: m.update({"version": 99}), "has format 99"),
         (lambda a, m: m.pop("model"), "holds no model"),
     ],
 )  # fmt: skip
@@ -208,6 +210,36 @@ def test_files_that_do_not_fit_are_refused(saved, change, message):
     rewrite(saved, change)
     with pytest.raises(SavedFileError, match=message):
         tl.load(saved)
+
+
+def places(node, path=()):
+    """The path of every value in nested dictionaries and lists."""
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield (*path, key)
+            yield from places(value, (*path, key))
+
+
+@pytest.mark.filterwarnings("ignore:.*not compiled")
+def test_whatever_stands_in_the_metadata_is_loaded_or_refused(saved):
+    """Each of many values in turn replaced by something else, or taken away: never another error."""
+    rng = np.random.default_rng(0)
+    arrays, metadata = read_arrays(saved)
+    junk = [None, -1, 10**14, "x", [], {}, {"class": "Dense"}, [None], 1.5, True]
+    for path in places(metadata):
+        changed = copy.deepcopy(metadata)
+        *parents, last = path
+        node = changed
+        for key in parents:
+            node = node[key]
+        choice = rng.integers(0, len(junk) + 1)
+        if choice == len(junk):
+            del node[last]
+        else:
+            node[last] = junk[choice]
+        write_arrays(saved, arrays, changed)
+        with contextlib.suppress(SavedFileError):
+            tl.load(saved)
 
 
 def test_other_files_are_refused(tmp_path):
