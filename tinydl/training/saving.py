@@ -98,7 +98,8 @@ def load(path: str | os.PathLike) -> BaseModel:
     """
     path = Path(path)
     arrays, metadata = read_arrays(path)
-    if not isinstance(metadata, dict) or not metadata.keys() >= KEYS:
+    described = isinstance(metadata, dict) and metadata.keys() >= KEYS
+    if not described or not isinstance(metadata["frozen"], list):
         raise SavedFileError(f"{path} holds no model")
     if metadata["version"] != VERSION:
         raise SavedFileError(
