@@ -33,9 +33,10 @@ pass. The analytic gradient has no say in this.
     |a - n| / max(|a|, |n|, s, rounding / tolerance)
 
     s         root mean square of n over the array's checked elements
-    rounding  a bound for the rounding error of n itself: ten units in the last place of each
-              output that x_i changed, divided by h; and 1e-14 for that of a. It decides only where
-              the true gradient is zero, or as good as zero (a bias in front of a normalization).
+    rounding  what rounding does to n itself: forty units in the last place of each output that
+              x_i changed, as independent errors (the root of the sum of squares; at least those of
+              one average output), divided by h; and 1e-14 for a. It decides only where the true
+              gradient is zero, or as good as zero (a bias in front of a normalization).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from tinydl.layers.base import Layer
 from tinydl.randomness import get_state, set_state
 
 SMALLER_STEPS = 3  # how many times the step may shrink by ten to get off a kink
-ROUNDING = 10 * np.finfo(np.float64).eps
+ROUNDING = 40 * np.finfo(np.float64).eps
 SMALLEST = 1e-14  # a gradient that cancels to zero may come out this large, for cotangents about 1
 
 
@@ -377,7 +378,7 @@ def _numeric_gradient(
     epsilon: float,
     tolerance: float,
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """For each chosen (flat) index: the slope, a bound for its rounding error, whether f is smooth."""
+    """For each chosen (flat) index: the slope, its rounding error, and whether f is smooth there."""
     center = function()
     numeric, rounding = np.zeros(len(chosen)), np.zeros(len(chosen))
     smooth = np.zeros(len(chosen), bool)
@@ -391,7 +392,8 @@ def _numeric_gradient(
         rounding[pending] = noise
         scale = np.sqrt(np.mean(numeric**2))
         # Ten times stricter than the verdict: what is left of a kink's error must not decide it.
-        threshold = np.maximum(0.1 * tolerance * np.maximum(np.abs(slope_2), scale), noise)
+        # S rounds four times worse than D: its four terms are divided by half the step.
+        threshold = np.maximum(0.1 * tolerance * np.maximum(np.abs(slope_2), scale), 4 * noise)
         off = np.maximum(np.abs(slope_1 - slope_2), np.abs(bend))
         smooth[pending] = ~(off > threshold)  # a NaN is no kink: it goes on to be reported
     return numeric, rounding, smooth
@@ -400,7 +402,7 @@ def _numeric_gradient(
 def _differences(
     function: Callable[[], NDArray], array: NDArray, index: int, step: float, center: NDArray
 ) -> tuple[float, float, float, float]:
-    """At one element: D(h), D(h/2), S(h) - 2 S(h/2) and a bound for the rounding error of a slope."""
+    """At one element: D(h), D(h/2), S(h) - 2 S(h/2) and the rounding error of a slope."""
     value = array.flat[index]
     h = step * max(1.0, abs(value))
     f = {}
@@ -412,6 +414,7 @@ def _differences(
     slope_2 = (f[0.5] - f[-0.5]).sum() / h
     bend_1 = ((f[1.0] - center) + (f[-1.0] - center)).sum() / h
     bend_2 = ((f[0.5] - center) + (f[-0.5] - center)).sum() / (h / 2)
-    changed = f[1.0] != f[-1.0]
-    noise = ROUNDING * np.abs(center[changed]).sum() / h
+    changed = np.any([y != center for y in f.values()], axis=0)
+    average = np.sqrt(np.mean(center**2))
+    noise = ROUNDING * max(np.linalg.norm(center[changed]), average) / h
     return slope_1, slope_2, bend_1 - 2 * bend_2, noise
