@@ -7,36 +7,23 @@ and element by element
     dL/dx_i  =  D(h) + O(h²),      D(h) = <r, f(x + h e_i) - f(x - h e_i)> / 2h
 
 A random r matters: with r = 1 (a plain sum) errors cancel wherever a layer's outputs have a fixed
-sum, as those of softmax and of normalization have. The difference is taken before the sum, so that
-outputs that do not depend on x_i add no rounding error.
+sum, as those of softmax and of normalization have.
 
 Everything is computed in float64 on a deep copy: the layer that was given keeps its values,
 gradients, running statistics and random state. Every evaluation starts from the same random state
 (one dropout mask for all) and the same running statistics.
 
-**Accuracy.** Both D(h) and D(h/2) are evaluated. Where f is smooth, (4 D(h/2) - D(h)) / 3 cancels
-the error term in h² (Richardson 1911; Press et al., Numerical Recipes, section 5.7).
-
-**Kinks** (ReLU at 0, ties under a maximum). Near one, central differences give a mix of the slopes
-on both sides. A kink inside (-h, h) shows as D(h) ≠ D(h/2), except exactly in the middle, where it
-shows in the second difference
-
-    S(h) = <r, f(x + h e_i) - 2 f(x) + f(x - h e_i)> / h  =  h f'' + O(h³)
-
-for a smooth f, hence S(h) - 2 S(h/2) = O(h³); at a kink S stays the jump of the slope, whatever h.
-Where either test fails, h is made ten times smaller, up to three times. Elements where it still
-fails are counted as skipped, and an array with fewer than half of its elements resolved does not
-pass. The analytic gradient has no say in this.
+How the numeric gradient is found, to about ten digits and off the kinks of functions such as ReLU,
+stands in ``central_differences.py``. Elements exactly at a kink are counted as skipped, and an array
+with fewer than half of its elements resolved does not pass.
 
 **Relative error** of an element with analytic gradient a and numeric gradient n:
 
     |a - n| / max(|a|, |n|, s, rounding / tolerance)
 
     s         root mean square of n over the array's checked elements
-    rounding  what rounding does to n itself: forty units in the last place of each output that
-              x_i changed, as independent errors (the root of the sum of squares; at least those of
-              one average output), divided by h; and 1e-14 for a. It decides only where the true
-              gradient is zero, or as good as zero (a bias in front of a normalization).
+    rounding  what rounding does to n itself, and 1e-14 for what it does to a. It decides only where
+              the true gradient is zero, or as good as zero (a bias in front of a normalization).
 """
 
 from __future__ import annotations
@@ -49,11 +36,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinydl.inspect.central_differences import numeric_gradient
 from tinydl.layers.base import Layer
 from tinydl.randomness import get_state, set_state
 
-SMALLER_STEPS = 3  # how many times the step may shrink by ten to get off a kink
-ROUNDING = 40 * np.finfo(np.float64).eps
 SMALLEST = 1e-14  # a gradient that cancels to zero may come out this large, for cotangents about 1
 
 
@@ -337,7 +323,7 @@ def _prepare(
     return layer
 
 
-# ---- central differences -------------------------------------------------------------------------
+# ---- the comparison -------------------------------------------------------------------------------
 
 
 def _check_array(
@@ -355,7 +341,7 @@ def _check_array(
     chosen = np.arange(array.size)
     if array.size > max_elements:
         chosen = np.sort(rng.choice(array.size, max_elements, replace=False))
-    numeric, rounding, smooth = _numeric_gradient(function, array, chosen, epsilon, tolerance)
+    numeric, rounding, smooth = numeric_gradient(function, array, chosen, epsilon, tolerance)
     skipped = int(np.count_nonzero(~smooth))
     if skipped == len(chosen):  # nothing to compare, or nothing that could be
         return ArrayCheck(name, array.shape, 0, skipped, (), np.nan, np.nan, 0.0)
@@ -369,52 +355,3 @@ def _check_array(
     index = tuple(int(i) for i in np.unravel_index(chosen[smooth][k], array.shape))
     worst = float(a[k]), float(n[k]), float(error[k])
     return ArrayCheck(name, array.shape, len(n), skipped, index, *worst)
-
-
-def _numeric_gradient(
-    function: Callable[[], NDArray],
-    array: NDArray,
-    chosen: NDArray,
-    epsilon: float,
-    tolerance: float,
-) -> tuple[NDArray, NDArray, NDArray]:
-    """For each chosen (flat) index: the slope, its rounding error, and whether f is smooth there."""
-    center = function()
-    numeric, rounding = np.zeros(len(chosen)), np.zeros(len(chosen))
-    smooth = np.zeros(len(chosen), bool)
-    for step in epsilon * 0.1 ** np.arange(1 + SMALLER_STEPS):
-        pending = np.flatnonzero(~smooth)
-        trials = [_differences(function, array, chosen[k], step, center) for k in pending]
-        if not trials:
-            break
-        slope_1, slope_2, bend, noise = np.transpose(trials)
-        numeric[pending] = (4 * slope_2 - slope_1) / 3
-        rounding[pending] = noise
-        scale = np.sqrt(np.mean(numeric**2))
-        # Ten times stricter than the verdict: what is left of a kink's error must not decide it.
-        # S rounds four times worse than D: its four terms are divided by half the step.
-        threshold = np.maximum(0.1 * tolerance * np.maximum(np.abs(slope_2), scale), 4 * noise)
-        off = np.maximum(np.abs(slope_1 - slope_2), np.abs(bend))
-        smooth[pending] = ~(off > threshold)  # a NaN is no kink: it goes on to be reported
-    return numeric, rounding, smooth
-
-
-def _differences(
-    function: Callable[[], NDArray], array: NDArray, index: int, step: float, center: NDArray
-) -> tuple[float, float, float, float]:
-    """At one element: D(h), D(h/2), S(h) - 2 S(h/2) and the rounding error of a slope."""
-    value = array.flat[index]
-    h = step * max(1.0, abs(value))
-    f = {}
-    for k in (-1.0, -0.5, 0.5, 1.0):
-        array.flat[index] = value + k * h
-        f[k] = function()
-    array.flat[index] = value
-    slope_1 = (f[1.0] - f[-1.0]).sum() / (2 * h)
-    slope_2 = (f[0.5] - f[-0.5]).sum() / h
-    bend_1 = ((f[1.0] - center) + (f[-1.0] - center)).sum() / h
-    bend_2 = ((f[0.5] - center) + (f[-0.5] - center)).sum() / (h / 2)
-    changed = np.any([y != center for y in f.values()], axis=0)
-    average = np.sqrt(np.mean(center**2))
-    noise = ROUNDING * max(np.linalg.norm(center[changed]), average) / h
-    return slope_1, slope_2, bend_1 - 2 * bend_2, noise
