@@ -51,12 +51,12 @@ def gelu(fmt):
 def gelu_tanh(fmt):
     """(1 + tanh u) / 2 = sigmoid(2 u), which needs one function less."""
     scale, cubic = fmt.real(2 * SQRT_2_OVER_PI), fmt.real(GELU_CUBIC)
-    return lambda x, alpha: x * e.sigmoid(scale * (x + cubic * x * x * x))
+    return lambda x, alpha: x * e.quick_sigmoid(scale * (x + cubic * x * x * x))
 
 
 @elementary
 def silu(fmt):
-    return lambda x, alpha: x * e.sigmoid(x)
+    return lambda x, alpha: x * e.quick_sigmoid(x)
 
 
 @elementary
@@ -127,7 +127,7 @@ def gelu_tanh_grad(fmt):
     three, limit = fmt.real(3), fmt.real(GELU_TANH_FLAT)
 
     def code(grad, x, alpha):
-        s = e.sigmoid(scale * (x + cubic * x * x * x))
+        s = e.quick_sigmoid(scale * (x + cubic * x * x * x))
         # Where the curve is straight, 1 - s is 0 and must not meet an infinite u'.
         z = limit if x > limit else x
         z = -limit if z < -limit else z
@@ -142,7 +142,7 @@ def silu_grad(fmt):
     one = fmt.real(1)
 
     def code(grad, x, alpha):
-        s = e.sigmoid(x)
+        s = e.quick_sigmoid(x)
         return grad * (s + x * s * (one - s))
 
     return code

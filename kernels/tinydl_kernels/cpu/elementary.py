@@ -106,6 +106,7 @@ class Format:
         # Below exp_low, e^x rounds to 0; above exp_high, to infinity.
         self.exp_low = real(-104 if real is np.float32 else -746)
         self.exp_high = real(89 if real is np.float32 else 710)
+        self.exp_small = real(-80 if real is np.float32 else -700)  # e^x is still a normal number
 
 
 FORMATS = {
@@ -154,29 +155,25 @@ _exp_tail = polynomial(
 @elementary
 def exp(fmt):
     """e^x."""
-    real, integer, shift, bias = fmt.real, fmt.integer, fmt.mantissa_bits, fmt.bias
-    low, high, one = fmt.exp_low, fmt.exp_high, fmt.real(1)
+    real, integer, shift = fmt.real, fmt.integer, fmt.mantissa_bits
+    low, high, small, one = fmt.exp_low, fmt.exp_high, fmt.exp_small, fmt.real(1)
     per_ln2, ln2_high, ln2_low = real(1.4426950408889634), fmt.ln2_high, fmt.ln2_low
-    rounder, rounder_bits = fmt.rounder, fmt.rounder_bits
+    rounder = fmt.rounder
+    # e^x may be subnormal, or so large that 2^n is not a number although e^x is. So the power of two
+    # is multiplied in two steps, of which only the second can round or overflow.
+    first, rest = integer(fmt.bias - 1 - fmt.rounder_bits), real(2)
+    first_small, rest_small = integer(first + 64), real(2.0**-63)
 
     def code(x):
         x = high if x > high else x  # NaN fails every comparison and so goes through
         x = low if x < low else x
         shifted = x * per_ln2 + rounder
         n = shifted - rounder
-        coarse = x - n * ln2_high  # exact
-        r = coarse - n * ln2_low
-        lost = (coarse - r) - n * ln2_low  # what rounding took from r
-        above_one = one + r
-        lost += r - (above_one - one)
-        power = above_one + (r * r * _exp_tail(r) + lost)
-        # 2^n may lie outside the format although e^x does not: its two halves never do. Only the
-        # last product can be subnormal, so that there is one rounding.
-        exponent = integer(bits(shifted) - rounder_bits)
-        half = exponent >> 1
-        first = number(integer((half + bias) << shift))
-        second = number(integer((exponent - half + bias) << shift))
-        return power * first * second
+        r = (x - n * ln2_high) - n * ln2_low
+        power = one + (r + r * r * _exp_tail(r))
+        offset = first_small if x < small else first
+        factor = rest_small if x < small else rest
+        return power * number(integer((bits(shifted) + offset) << shift)) * factor
 
     return code
 
@@ -193,6 +190,18 @@ def sigmoid(fmt):
         y = (e if x < zero else one) / divisor
         inverse = one - y if x < zero else y  # 1 / divisor
         return y - y * (lost * inverse)
+
+    return code
+
+
+@elementary
+def quick_sigmoid(fmt):
+    """The same without the correction, within 3 ulp: for products, whose own rounding hides it."""
+    zero, one = fmt.real(0), fmt.real(1)
+
+    def code(x):
+        e = exp(-abs(x))
+        return (e if x < zero else one) / (one + e)
 
     return code
 
