@@ -18,7 +18,7 @@ from .matmul_blocked import BLOCKED_KERNELS, block_sizes, workspace_size
 from .matmul_problem import START
 from .matmul_skinny import INNER_KERNELS, NARROW_KERNELS, OUTER_KERNELS
 from .matmul_tile import MR, VECTORS
-from .simd import call_native, record
+from .simd import call_native, record, recorded
 from .target import vector_bytes
 
 # Slopes below zero of the activations that the kernel applies itself; the others are a pass of
@@ -48,7 +48,10 @@ class _Plan:
         self.fields = np.zeros(problem.FIELDS, np.int64)
         self.fields[[problem.KC, problem.NC]] = block_sizes(dtype.itemsize)
         self.fields.view(np.float64)[problem.LIMIT] = _PARALLEL_WORK
-        self.kernel = START[dtype.name].address
+        self.fields[problem.ENTRY] = START[dtype.name].address
+        self.address = (
+            self.fields.ctypes.data
+        )  # compiled code takes an integer sooner than an array
         self.workspaces_for(1)
 
     def compile(self, field: int) -> None:
@@ -60,8 +63,7 @@ class _Plan:
         if not hasattr(self, "workspaces") or len(self.workspaces) < threads:
             size = workspace_size(self.dtype.itemsize)
             self.workspaces = _aligned(threads, size, self.dtype)
-            # Compiled code takes an integer sooner than an array.
-            self.addresses = (self.kernel, self.fields.ctypes.data, self.workspaces.ctypes.data)
+            self.fields[problem.WORKSPACE] = self.workspaces.ctypes.data
         return self.workspaces
 
 
@@ -115,20 +117,24 @@ def matmul(
     if slope is None:
         _check_activation(activation)
         slope = 1.0
-    if b.dtype != dtype:
-        raise TypeError(f"matmul: a is {dtype} but b is {b.dtype}; both must be alike")
-    bias = plan.none if bias is None else _check("bias", bias, 1, dtype)
-    bias_grad = plan.none if bias_grad is None else _check("bias_grad", bias_grad, 1, dtype, True)
+    if b.dtype is not dtype:
+        _check_dtype("b", b, dtype)
+    if bias is not None:
+        _check("bias", bias, 1, dtype)
+    if bias_grad is not None:
+        _check("bias_grad", bias_grad, 1, dtype, True)
+    if out is None:
+        beta = 0.0
     # Adding 0.0 makes a float of an integer: every combination of types would be compiled anew.
-    scalars = (alpha + 0.0, beta + 0.0 if out is not None else 0.0, slope)
+    extras = (bias, bias_grad, alpha + 0.0, beta + 0.0, slope)
     if a.ndim == 2 and b.ndim == 2:
         if out is None:
             out = np.empty((a.shape[0], b.shape[1]), dtype)
         else:
             _check("out", out, 2, dtype, True)
-        _matmul_2d(plan, a, b, out, bias, bias_grad, scalars)
+        _matmul_2d(plan, a, b, out, *extras)
     else:
-        out = _matmul_nd(plan, a, b, out, bias, bias_grad, scalars)
+        out = _matmul_nd(plan, a, b, out, *extras)
     if activation in _PASSES:
         from .activations import activation as apply
 
@@ -136,23 +142,37 @@ def matmul(
     return out
 
 
-def _matmul_2d(plan, a, b, out, bias, bias_grad, scalars) -> None:
-    status = _multiply(*plan.addresses, a, b, out, bias, bias_grad, *scalars)
+def _matmul_2d(plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> None:
+    if bias is None and bias_grad is None:
+        status = _multiply(plan.address, a, b, out, alpha, beta, slope)
+    else:
+        vectors = [plan.none if vector is None else vector for vector in (bias, bias_grad)]
+        status = _multiply_with_vectors(plan.address, a, b, out, *vectors, alpha, beta, slope)
+    if status != problem.DONE:
+        _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope)
+
+
+def _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> None:
+    """Do what `start` found to be beyond it."""
     if status == problem.LARGE:
         _run(plan, plan.fields[np.newaxis])
     elif status in _KERNELS:
         plan.compile(status)
-        _matmul_2d(plan, a, b, out, bias, bias_grad, scalars)
+        _matmul_2d(plan, a, b, out, bias, bias_grad, alpha, beta, slope)
     elif status == problem.WRONG_SHAPE:
         raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
-    elif status == problem.AWKWARD:
+    else:  # AWKWARD
         # Results go into fresh memory first, since what they would overwrite may still be read.
-        fresh, sums = out.copy(), bias_grad.copy()
-        _matmul_2d(plan, _straight(a), _straight(b), fresh, bias.copy(), sums, scalars)
-        out[...], bias_grad[...] = fresh, sums
+        fresh = out.copy()
+        sums = None if bias_grad is None else bias_grad.copy()
+        bias = None if bias is None else bias.copy()
+        _matmul_2d(plan, _straight(a), _straight(b), fresh, bias, sums, alpha, beta, slope)
+        out[...] = fresh
+        if bias_grad is not None:
+            bias_grad[...] = sums
 
 
-def _matmul_nd(plan, a, b, out, bias, bias_grad, scalars) -> np.ndarray:
+def _matmul_nd(plan, a, b, out, bias, bias_grad, *scalars) -> np.ndarray:
     """Vectors become matrices with one row or column; stacks of matrices go item by item."""
     if not (1 <= a.ndim <= 3 and 1 <= b.ndim <= 3):
         raise ValueError(
@@ -173,29 +193,28 @@ def _matmul_nd(plan, a, b, out, bias, bias_grad, scalars) -> np.ndarray:
     full = out if b.ndim > 1 else np.expand_dims(out, -1)
     full = full if a.ndim > 1 else np.expand_dims(full, -2)
     multiply = _matmul_stack if stack else _matmul_2d
-    multiply(plan, a_2d, b_2d, full, bias, bias_grad, scalars)
+    multiply(plan, a_2d, b_2d, full, bias, bias_grad, *scalars)
     return out
 
 
-def _matmul_stack(plan, a, b, out, bias, bias_grad, scalars) -> None:
+def _matmul_stack(plan, a, b, out, bias, bias_grad, *scalars) -> None:
     """out[i] = a[i] @ b[i]; a matrix, or a stack of one, takes part in every product."""
-    if b.ndim == 2 and _is_one_matrix(a) and _is_one_matrix(out) and not bias_grad.size:
+    if b.ndim == 2 and _is_one_matrix(a) and _is_one_matrix(out):
         # One b for all: the rows of all items are the rows of one larger product.
-        rows = (-1, a.shape[-1])
-        _matmul_2d(
-            plan, a.reshape(rows), b, out.reshape(-1, out.shape[-1]), bias, bias_grad, scalars
-        )
+        a, out = a.reshape(-1, a.shape[-1]), out.reshape(-1, out.shape[-1])
+        _matmul_2d(plan, a, b, out, bias, bias_grad, *scalars)
         return
     n = out.shape[2]
-    if (bias.size and bias.size != n) or (bias_grad.size and bias_grad.size != n):
+    if any(vector is not None and len(vector) != n for vector in (bias, bias_grad)):
         raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
-    if bias_grad.size:
+    if bias_grad is not None:
         bias_grad += b.sum(axis=tuple(range(b.ndim - 1)))
-    a, b, bias = _straight(a), _straight(b), np.ascontiguousarray(bias)
+    a, b = _straight(a), _straight(b)
+    bias = plan.none if bias is None else np.ascontiguousarray(bias)
     is_clear = out.flags.aligned and out.strides[2] == out.itemsize
     if not is_clear or any(np.may_share_memory(out, other) for other in (a, b, bias)):
         fresh = out.copy()
-        _matmul_stack(plan, a, b, fresh, bias, plan.none, scalars)
+        _matmul_stack(plan, a, b, fresh, bias if bias.size else None, None, *scalars)
         out[...] = fresh
     elif out.size:
         problems = np.tile(plan.fields, (len(out), 1))
@@ -209,7 +228,7 @@ def _matmul_stack(plan, a, b, out, bias, bias_grad, scalars) -> None:
         numbers[:, problem.ALPHA : problem.SLOPE + 1] = scalars
         # Every item is like the first, for which `start` chooses a kernel without calling it.
         numbers[0, problem.LIMIT] = -1
-        while (status := _start(*plan.addresses[::2], problems)) != problem.LARGE:
+        while (status := _start(problems)) != problem.LARGE:
             plan.compile(status)
             problems[:, status] = plan.fields[status]
         problems[:, problem.CHOSEN :] = problems[0, problem.CHOSEN :]
@@ -245,14 +264,17 @@ def _grid(threads: int, rows: int, columns: int, tile: tuple[int, int]) -> tuple
 # --- checks that Python makes ---------------------------------------------------------------------
 
 
-def _check(name, x, dimensions, dtype, writeable=False) -> np.ndarray:
+def _check_dtype(name, x, dtype) -> None:
     if x.dtype != dtype:
         raise TypeError(f"matmul: {name} is {x.dtype}, but a is {dtype}; both must be alike")
+
+
+def _check(name, x, dimensions, dtype, writeable=False) -> None:
+    _check_dtype(name, x, dtype)
     if x.ndim != dimensions:
         raise ValueError(f"matmul: {name} has {x.ndim} dimensions, not {dimensions}")
     if writeable and not x.flags.writeable:
         raise ValueError(f"matmul: {name} is read-only, but the result would be written into it")
-    return x
 
 
 def _check_activation(name) -> None:
@@ -281,30 +303,45 @@ def _straight(x: np.ndarray) -> np.ndarray:
 def _shape_error(a, b, out, bias, bias_grad) -> ValueError:
     text = f"matmul: a is {a}, b is {b}, out is {out}"
     for name, vector in (("bias", bias), ("bias_grad", bias_grad)):
-        text += f", {name} is {vector.shape}" if vector.size else ""
+        text += "" if vector is None else f", {name} is {vector.shape}"
     return ValueError(f"{text}; expected (..., M, K) @ (..., K, N) -> (..., M, N) and vectors (N,)")
 
 
 # --- what is compiled -----------------------------------------------------------------------------
 
 
+# The first two are compiled for each combination of memory layouts, so they are kept short.
+
+
 @jit
-def _multiply(kernel, fields, workspace, a, b, out, bias, bias_grad, alpha, beta, slope):
-    """Describe the problem and call the kernel. This is compiled for each combination of memory
-    layouts, so it is kept short."""
+def _multiply(fields, a, b, out, alpha, beta, slope):
+    """Describe the problem and call `start`, whose status is returned."""
+    record(fields, problem.BIAS + 1, 0)
+    record(fields, problem.BIAS_GRAD + 1, 0)
+    return _start_product(fields, a, b, out, alpha, beta, slope)
+
+
+@jit
+def _multiply_with_vectors(fields, a, b, out, bias, bias_grad, alpha, beta, slope):
+    record(fields, problem.BIAS, bias)
+    record(fields, problem.BIAS_GRAD, bias_grad)
+    return _start_product(fields, a, b, out, alpha, beta, slope)
+
+
+@jit(cache=False)
+def _start_product(fields, a, b, out, alpha, beta, slope):
     record(fields, problem.A, a)
     record(fields, problem.B, b)
     record(fields, problem.C, out)
-    record(fields, problem.BIAS, bias)
-    record(fields, problem.BIAS_GRAD, bias_grad)
     record(fields, problem.ALPHA, alpha)
     record(fields, problem.BETA, beta)
     record(fields, problem.SLOPE, slope)
-    return call_native(kernel, fields, workspace)
+    return call_native(recorded(fields, problem.ENTRY), fields, recorded(fields, problem.WORKSPACE))
 
 
 @jit
-def _start(kernel, workspace, problems):
+def _start(problems):
+    kernel, workspace = problems[0, problem.ENTRY], problems[0, problem.WORKSPACE]
     return call_native(kernel, problems.ctypes.data, workspace)
 
 

@@ -116,7 +116,7 @@ def _make_transposer(height: int | None = None, vectors: int | None = None) -> A
     return intrinsic(transpose)
 
 
-def _make_copier(width: int | None = None, vectors: int | None = None) -> Any:
+def make_copier(width: int | None = None, vectors: int | None = None) -> Any:
     """An intrinsic: copy(source, n, target): n numbers, then zeros up to a width that is given in
     vectors, or in numbers (then rounded up to whole vectors)."""
 
@@ -153,9 +153,9 @@ def _make_column_sums(vectors: int) -> Any:
 
 
 _rows_of_a = _make_transposer(height=MR)
-_column_of_a = _make_copier(width=MR)
+_column_of_a = make_copier(width=MR)
 _columns_of_b = _make_transposer(vectors=VECTORS)
-_row_of_b = _make_copier(vectors=VECTORS)
+_row_of_b = make_copier(vectors=VECTORS)
 _column_sums = _make_column_sums(VECTORS)
 
 

@@ -21,7 +21,9 @@ ALPHA, BETA, SLOPE, LIMIT, KC, NC = range(21, 27)
 # Addresses of the kernels, 0 until they are compiled; which of these fields holds the one chosen,
 # and whether that is to compute C^T = B^T A^T.
 BLOCKED, OUTER, INNER, NARROW, CHOSEN, IS_TRANSPOSED = range(27, 33)
-FIELDS = 33
+# Addresses of `start` and of a workspace, for those who are given only the fields.
+ENTRY, WORKSPACE = 33, 34
+FIELDS = 35
 
 # What `start` returns. All but DONE mean that nothing was computed. LARGE: there are more than LIMIT
 # multiply-adds, which the caller can share among threads. AWKWARD: memory overlaps or is laid out
@@ -73,7 +75,7 @@ def choose(fields, size, lanes):
     if n <= FEW and a_has_columns:
         return OUTER, True
     if a_has_rows and b_has_columns:
-        return (INNER, m > n) if min(m, n) <= FEW and k >= 4 * lanes else (BLOCKED, False)
+        return (INNER, n == 1) if min(m, n) <= FEW and k >= 4 * lanes else (BLOCKED, False)
     if n <= lanes and a_has_rows and b_has_rows:
         return NARROW, False
     if m <= lanes and a_has_columns and b_has_columns:

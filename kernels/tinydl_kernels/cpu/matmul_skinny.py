@@ -21,7 +21,7 @@ from typing import Any
 from llvmlite import ir
 
 from ._jit import jit
-from .matmul_packing import pack_b, transposed_block
+from .matmul_packing import make_copier, pack_b, transposed_block
 from .matmul_problem import (
     ALPHA,
     BIAS,
@@ -51,6 +51,8 @@ WIDE = 8
 _WIDE = make_tile(1, WIDE, by_rows=True)
 SCRATCH = 16 * WIDE * 16  # elements: more than any tile
 FEW_PAGES, SLICE = 1 << 16, 64
+SLICE_NARROW = 512
+_copy_row = make_copier(vectors=1)
 
 
 def make_dots(rows: int, columns: int) -> Any:
@@ -217,23 +219,30 @@ def narrow(fields, workspace):
     """n is at most a vector, and the rows of A and of B are contiguous."""
     a, a_row, _, b, b_row, _, m, k, n = operands(fields, workspace)
     _add_column_sums(fields, workspace)
-    width = VECTORS * lanes(workspace)
+    width = lanes(workspace)
     packed = advance(workspace, SCRATCH)
-    pack_b(b, b_row, 1, k, n, packed)
-    for i in range(0, m, NARROW_ROWS):
-        rows = min(NARROW_ROWS, m - i)
-        c, c_row, mode, alpha, beta, bias, slope = _target(
-            fields, workspace, width, i, 0, True, True
-        )
-        tile = (k, advance(a, i * a_row), a_row, 1, packed, width, c, c_row, rows, n)
-        _NARROW(*tile, mode, alpha, beta, bias, slope)
-        if fields[IS_TRANSPOSED] != 0:
-            _finish_columns(fields, workspace, width, rows, n, i, 0)
+    is_transposed = fields[IS_TRANSPOSED] != 0
+    # A slice of B that stays in L1; a transposed C has no place to keep the sums in between.
+    slice_rows = max(k, 1) if is_transposed else SLICE_NARROW
+    for p in range(0, max(k, 1), slice_rows):
+        k_here = min(slice_rows, k - p)
+        for q in range(k_here):
+            _copy_row(advance(b, (p + q) * b_row), n, advance(packed, q * width))
+        for i in range(0, m, NARROW_ROWS):
+            rows = min(NARROW_ROWS, m - i)
+            c, c_row, mode, alpha, beta, bias, slope = _target(
+                fields, workspace, width, i, 0, p == 0, p + k_here >= k
+            )
+            first = advance(a, i * a_row + p)
+            tile = (k_here, first, a_row, 1, packed, width, c, c_row, rows, n)
+            _NARROW(*tile, mode, alpha, beta, bias, slope)
+            if is_transposed:
+                _finish_columns(fields, workspace, width, rows, n, i, 0)
     return DONE
 
 
 def inner(fields, workspace):
-    """m is small (and at most n), and the rows of A and the columns of B are contiguous."""
+    """The rows of A and the columns of B are contiguous. If one of them is alone, it is a row."""
     a, a_row, _, b, _, b_col, m, k, n = operands(fields, workspace)
     _add_column_sums(fields, workspace)
     height, width = (1, WIDE) if m == 1 else (SIDE, SIDE)

@@ -188,9 +188,11 @@ def finish_general(
     # A masked load yields 0 where it does not read, which is what an absent C or bias adds.
     # beta = 0 must not read C: 0 * NaN is not 0.
     adds_c = e.splat(e.builder.fcmp_unordered("!=", beta, nothing))
-    has_bias = e.splat(
-        e.builder.icmp_unsigned("!=", e.builder.ptrtoint(bias, ir.IntType(64)), I64(0))
-    )
+    has_bias = e.builder.icmp_unsigned("!=", e.builder.ptrtoint(bias, I64), I64(0))
+    # Without a bias, nothing is read, but still not at address 0: a masked load from a page that does
+    # not exist is suppressed by microcode, which takes longer than a small product.
+    bias = e.select(has_bias, bias, c_rows[0])
+    has_bias = e.splat(has_bias)
     biases = [
         e.masked_load(e.at(bias, j * e.lanes), e.builder.and_(inside[j], has_bias))
         for j in range(vectors)

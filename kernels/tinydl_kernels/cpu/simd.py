@@ -319,12 +319,13 @@ def call_native(context: Any, kernel: Any, fields: Any, workspace: Any) -> Any:
 @numba_intrinsic
 def record(context: Any, fields: Any, at: Any, value: Any) -> Any:
     """Write `value` into a table of 64-bit fields, given by its address, from field `at` on:
-    an array as its address, shape and strides (in bytes); a float as its bits."""
+    an array as its address, shape and strides (in bytes); a float as its bits; an integer."""
 
     def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
         kind = signature.args[2]
-        if isinstance(kind, types.Float):
-            parts = [target.cast(builder, values[2], kind, types.float64)]
+        if isinstance(kind, types.Float | types.Integer):
+            wide = types.float64 if isinstance(kind, types.Float) else types.int64
+            parts = [target.cast(builder, values[2], kind, wide)]
         else:
             array = target.make_array(kind)(target, builder, values[2])
             parts = [builder.ptrtoint(array.data, I64)]
@@ -335,6 +336,17 @@ def record(context: Any, fields: Any, at: Any, value: Any) -> Any:
             builder.store(part, builder.inttoptr(address, part.type.as_pointer()))
         return target.get_dummy_value()
 
-    if not isinstance(value, types.Array | types.Float):
-        raise TypeError(f"record: {value} is neither an array nor a float")
-    return types.void(types.int64, types.int64, value), generate
+    if not isinstance(value, types.Array | types.Float | types.Integer):
+        raise TypeError(f"record: {value} is neither an array nor a number")
+    return types.void(types.int64, types.int64, types.unliteral(value)), generate
+
+
+@numba_intrinsic
+def recorded(context: Any, fields: Any, at: Any) -> Any:
+    """The integer in field `at` of a table that is given by its address."""
+
+    def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        address = builder.add(values[0], builder.mul(values[1], I64(8)))
+        return builder.load(builder.inttoptr(address, I64.as_pointer()))
+
+    return types.int64(types.int64, types.int64), generate
