@@ -18,13 +18,13 @@ from .matmul_blocked import BLOCKED_KERNELS, block_sizes, workspace_size
 from .matmul_problem import START
 from .matmul_skinny import INNER_KERNELS, NARROW_KERNELS, OUTER_KERNELS
 from .matmul_tile import MR, VECTORS
-from .simd import call_native, record, recorded
+from .simd import call_native, is_writeable, record, recorded
 from .target import vector_bytes
 
 # Slopes below zero of the activations that the kernel applies itself; the others are a pass of
 # their own over the finished product.
 _SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
-_PASSES = ("sigmoid", "tanh")
+_PASSES = frozenset({"sigmoid", "tanh"})
 
 # Below this many multiply-adds, waking other threads takes longer than they save.
 _PARALLEL_WORK = float(1 << 21)
@@ -113,28 +113,28 @@ def matmul(
     """
     plan = _plans.of.get(a.dtype) or _plans.make(a.dtype)
     dtype = plan.dtype
-    slope = _SLOPES.get(activation)
-    if slope is None:
-        _check_activation(activation)
-        slope = 1.0
     if b.dtype is not dtype:
         _check_dtype("b", b, dtype)
-    if bias is not None:
-        _check("bias", bias, 1, dtype)
-    if bias_grad is not None:
-        _check("bias_grad", bias_grad, 1, dtype, True)
+    slope = 1.0 if activation is None else _slope(activation)
     if out is None:
         beta = 0.0
     # Adding 0.0 makes a float of an integer: every combination of types would be compiled anew.
-    extras = (bias, bias_grad, alpha + 0.0, beta + 0.0, slope)
-    if a.ndim == 2 and b.ndim == 2:
-        if out is None:
-            out = np.empty((a.shape[0], b.shape[1]), dtype)
-        else:
-            _check("out", out, 2, dtype, True)
-        _matmul_2d(plan, a, b, out, *extras)
+    alpha, beta = alpha + 0.0, beta + 0.0
+    if a.ndim != 2 or b.ndim != 2:
+        _check_vectors(bias, bias_grad, dtype)
+        out = _matmul_nd(plan, a, b, out, bias, bias_grad, alpha, beta, slope)
     else:
-        out = _matmul_nd(plan, a, b, out, *extras)
+        if out is None:
+            out = np.empty((len(a), b.shape[1]), dtype)
+        elif out.dtype is not dtype or out.ndim != 2:
+            _check("out", out, 2, dtype)
+        if bias is None and bias_grad is None:
+            status = _multiply(plan.address, a, b, out, alpha, beta, slope)
+        else:
+            _check_vectors(bias, bias_grad, dtype)
+            status = _with_vectors(plan, a, b, out, bias, bias_grad, alpha, beta, slope)
+        if status != problem.DONE:
+            _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope)
     if activation in _PASSES:
         from .activations import activation as apply
 
@@ -142,14 +142,15 @@ def matmul(
     return out
 
 
-def _matmul_2d(plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> None:
-    if bias is None and bias_grad is None:
-        status = _multiply(plan.address, a, b, out, alpha, beta, slope)
-    else:
-        vectors = [plan.none if vector is None else vector for vector in (bias, bias_grad)]
-        status = _multiply_with_vectors(plan.address, a, b, out, *vectors, alpha, beta, slope)
+def _with_vectors(plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> int:
+    vectors = [plan.none if vector is None else vector for vector in (bias, bias_grad)]
+    return _multiply_with_vectors(plan.address, a, b, out, *vectors, alpha, beta, slope)
+
+
+def _matmul_2d(plan, a, b, out, bias, bias_grad, *scalars) -> None:
+    status = _with_vectors(plan, a, b, out, bias, bias_grad, *scalars)
     if status != problem.DONE:
-        _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope)
+        _continue(status, plan, a, b, out, bias, bias_grad, *scalars)
 
 
 def _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> None:
@@ -161,6 +162,8 @@ def _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> N
         _matmul_2d(plan, a, b, out, bias, bias_grad, alpha, beta, slope)
     elif status == problem.WRONG_SHAPE:
         raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
+    elif status == problem.READ_ONLY:
+        _check_writeable("out", out)
     else:  # AWKWARD
         # Results go into fresh memory first, since what they would overwrite may still be read.
         fresh = out.copy()
@@ -187,7 +190,8 @@ def _matmul_nd(plan, a, b, out, bias, bias_grad, *scalars) -> np.ndarray:
     visible = shape[:-2] + shape[-2:-1] * (a.ndim > 1) + shape[-1:] * (b.ndim > 1)
     if out is None:
         out = np.empty(visible, plan.dtype)
-    _check("out", out, len(visible), plan.dtype, True)
+    _check("out", out, len(visible), plan.dtype)
+    _check_writeable("out", out)
     if a_2d.shape[-1] != b_2d.shape[-2] or out.shape != visible:
         raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
     full = out if b.ndim > 1 else np.expand_dims(out, -1)
@@ -269,18 +273,32 @@ def _check_dtype(name, x, dtype) -> None:
         raise TypeError(f"matmul: {name} is {x.dtype}, but a is {dtype}; both must be alike")
 
 
-def _check(name, x, dimensions, dtype, writeable=False) -> None:
+def _check(name, x, dimensions, dtype) -> None:
     _check_dtype(name, x, dtype)
     if x.ndim != dimensions:
         raise ValueError(f"matmul: {name} has {x.ndim} dimensions, not {dimensions}")
-    if writeable and not x.flags.writeable:
-        raise ValueError(f"matmul: {name} is read-only, but the result would be written into it")
 
 
-def _check_activation(name) -> None:
-    if name not in _PASSES:
+def _check_writeable(name, x) -> None:
+    if not x.flags.writeable:
+        raise ValueError(f"matmul: {name} is read-only, but a result would be written into it")
+
+
+def _check_vectors(bias, bias_grad, dtype) -> None:
+    if bias is not None:
+        _check("bias", bias, 1, dtype)
+    if bias_grad is not None:
+        _check("bias_grad", bias_grad, 1, dtype)
+        _check_writeable("bias_grad", bias_grad)
+
+
+def _slope(activation) -> float:
+    if activation in _PASSES:
+        return 1.0
+    if activation not in _SLOPES:
         known = ", ".join(map(repr, (*_SLOPES, *_PASSES)))
-        raise ValueError(f"matmul: activation {name!r} is not one of {known}")
+        raise ValueError(f"matmul: activation {activation!r} is not one of {known}")
+    return _SLOPES[activation]
 
 
 def _stack_size(a: np.ndarray, b: np.ndarray) -> tuple[int, ...]:
@@ -330,6 +348,8 @@ def _multiply_with_vectors(fields, a, b, out, bias, bias_grad, alpha, beta, slop
 
 @jit(cache=False)
 def _start_product(fields, a, b, out, alpha, beta, slope):
+    if not is_writeable(out):
+        return problem.READ_ONLY
     record(fields, problem.A, a)
     record(fields, problem.B, b)
     record(fields, problem.C, out)

@@ -28,8 +28,8 @@ FIELDS = 35
 # What `start` returns. All but DONE mean that nothing was computed. LARGE: there are more than LIMIT
 # multiply-adds, which the caller can share among threads. AWKWARD: memory overlaps or is laid out
 # such that the kernels cannot work on it. BLOCKED, OUTER, INNER, NARROW: this kernel's address is
-# wanted.
-DONE, LARGE, WRONG_SHAPE, AWKWARD = range(4)
+# wanted. (READ_ONLY is for callers that see the arrays.)
+DONE, LARGE, WRONG_SHAPE, AWKWARD, READ_ONLY = range(5)
 
 # Products with no more rows or columns than these are not worth packing; see `matmul_skinny`.
 FEW = 14

@@ -350,3 +350,13 @@ def recorded(context: Any, fields: Any, at: Any) -> Any:
         return builder.load(builder.inttoptr(address, I64.as_pointer()))
 
     return types.int64(types.int64, types.int64), generate
+
+
+@numba_intrinsic
+def is_writeable(context: Any, array: Any) -> Any:
+    """Whether NumPy allows to write into the array: part of its type, so a constant here."""
+
+    def generate(target: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> Any:
+        return I1(int(signature.args[0].mutable))
+
+    return types.boolean(array), generate
