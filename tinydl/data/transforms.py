@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,11 +50,11 @@ class Standardize:
             raise DataError(f"Standardize.fit needs at least one sample, got shape {x.shape}")
         positions = tuple(range(x.ndim - 2)) if per == "channel" and x.ndim > 1 else ()
         # Two passes in float64: the one-pass formula E[x²] - E[x]² cancels where the mean is large.
-        mean = _sample_mean(x, lambda part: part).mean(axis=positions)
+        mean = _sample_mean(x).mean(axis=positions)
         if not np.isfinite(mean).all():
             raise DataError("Standardize.fit: the samples hold NaN or infinity")
-        center = _spread(mean, x.shape[1:], np.dtype(np.float64)).reshape(-1)
-        variance = _sample_mean(x, lambda part: np.square(part - center)).mean(axis=positions)
+        center = _spread(mean, x.shape[1:], np.dtype(np.float64))
+        variance = _sample_mean(x, center.reshape(-1)).mean(axis=positions)
         return cls(mean, np.sqrt(variance))
 
     def __call__(self, x: NDArray) -> NDArray:
@@ -103,16 +102,22 @@ def get(transform: Any) -> Any:
     return transform if callable(transform) else from_config(transform, TRANSFORMS, "transform")
 
 
-def _sample_mean(x: NDArray, function: Callable[[NDArray], NDArray]) -> NDArray[np.float64]:
-    """The mean over samples of ``function`` of flattened samples (n, features), shaped as a sample.
+def _sample_mean(x: NDArray, center: NDArray | None = None) -> NDArray[np.float64]:
+    """The mean over samples of x, or of (x - center)², shaped as a sample.
 
-    In pieces, so that copies in float64 stay small.
+    Piece by piece through one small buffer, so that no copy of x in float64 is ever made.
     """
     rows = x.reshape(len(x), -1)
     step = max(1, PIECE_BYTES // (8 * rows.shape[1]))
+    buffer = np.empty((min(step, len(rows)), rows.shape[1]))
     total = np.zeros(rows.shape[1])
     for start in range(0, len(rows), step):
-        total += function(rows[start : start + step].astype(np.float64)).sum(axis=0)
+        piece = buffer[: len(rows) - start]
+        piece[...] = rows[start : start + step]
+        if center is not None:
+            piece -= center
+            piece *= piece
+        total += piece.sum(axis=0)
     return (total / len(rows)).reshape(x.shape[1:])
 
 

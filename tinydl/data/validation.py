@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tinydl.data.errors import DataError
 
-CHUNK_BYTES = 1 << 24  # arrays are scanned in pieces that stay in the processor's cache or near it
+CHUNK_BYTES = 1 << 20  # arrays are scanned in pieces that stay in the processor's cache
 
 
 def check_samples(
