@@ -94,7 +94,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(32, ge=1, description="Samples in one step.")
     seed: int = Field(0, ge=0, description="Fixes initial weights, order of samples, dropout.")
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
-        "constant", description="Learning rate over the run: constant, cosine or one_cycle."
+        "one_cycle", description="Learning rate over the run: constant, cosine or one_cycle."
     )
     checkpoint_steps: int = Field(
         0, ge=0, description="Write a checkpoint every so many steps (0: at each epoch's end)."
@@ -122,7 +122,7 @@ class RunConfig(Section):
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(name="adam", learning_rate=0.003)
     training: TrainingConfig = TrainingConfig()
     distributed: DistributedConfig = DistributedConfig()
 

@@ -53,7 +53,9 @@ def train(
     optimizer: Annotated[str | None, option("optimizer", "name", "--optimizer")] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="Learning rate.", show_default="the optimizer's own"),
+        typer.Option(
+            help="Learning rate.", show_default="0.003 for adam, else the optimizer's own"
+        ),
     ] = None,
     schedule: Annotated[str | None, option("training", "schedule", "--schedule")] = None,
     epochs: Annotated[int | None, option("training", "epochs", "--epochs")] = None,
@@ -261,9 +263,12 @@ def report(model: Any, x_test: np.ndarray, data: Any, folder: Path) -> None:
     console.print("confusion matrix: rows are true classes, columns are predictions")
     table = Table(box=None)
     table.add_column("", style="bold")
-    for name in data.class_names:
-        table.add_column(name, justify="right", style=None, header_style="bold")
+    long_names = max(map(len, data.class_names)) > 3
     for i, name in enumerate(data.class_names):
+        header = str(i) if long_names else name
+        table.add_column(header, justify="right", header_style="bold")
+    for i, name in enumerate(data.class_names):
+        name = f"{i} {name}" if long_names else name
         cells = [
             f"[green]{n}[/]" if i == j else (f"[red]{n}[/]" if n else "[dim]·[/]")
             for j, n in enumerate(matrix[i])
