@@ -83,7 +83,7 @@ def plot_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    epochs = [row["epoch"] for row in metrics]
+    epochs = [row["epoch"] + 1 for row in metrics]  # counted from 1 for people
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(7, 6), sharex=True, height_ratios=(3, 1), layout="constrained"
     )

@@ -168,7 +168,7 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
 
     resuming = folder is not None
     if folder is None and world.rank == 0:
-        folder = start_record(run, runs, standardize.config())
+        folder = start_record(run, runs, data.name, standardize.config())
     folder = Path(world.broadcast_text(str(folder)))
     processes = f"{world.size} processes, " if world.size > 1 else ""
     console.print(
@@ -196,10 +196,10 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
         finish_record(run, model, standardize, data, folder)
 
 
-def start_record(run: RunConfig, runs: Path, preprocessing: dict[str, Any]) -> Path:
+def start_record(run: RunConfig, runs: Path, data_name: str, preprocessing: dict[str, Any]) -> Path:
     """A new folder with what is known before training."""
     label = Path(run.model.architecture.partition(":")[0]).stem
-    folder = create_run_folder(runs, f"{run.data.dataset}-{label}")
+    folder = create_run_folder(runs, f"{data_name}-{label}")
     write_json(folder / "config.json", run.model_dump(mode="json"))
     write_json(folder / "provenance.json", provenance())
     write_json(folder / "preprocessing.json", preprocessing)
