@@ -38,6 +38,7 @@ def built(layer, shape, dtype=np.float64):
 @few_examples
 @given(sizes=sizes)
 def test_chain(sizes):
+    rng = np.random.default_rng(0)
     samples, inputs, outputs = sizes
     x = rng.normal(size=(samples, inputs))
     a, b = Dense(3, activation="tanh"), Dense(outputs)
@@ -49,6 +50,7 @@ def test_chain(sizes):
 @few_examples
 @given(sizes=sizes, activation=st.sampled_from([None, "relu", "tanh", "gelu", "leaky_relu"]))
 def test_residual(sizes, activation):
+    rng = np.random.default_rng(0)
     samples, features, outputs = sizes
     x = rng.normal(size=(samples, features))
     plain = Residual([Dense(3, activation="tanh"), Dense(features)], activation=activation)
@@ -70,6 +72,7 @@ def test_residual_adds_its_input():
 @few_examples
 @given(sizes=sizes)
 def test_concat(sizes):
+    rng = np.random.default_rng(0)
     samples, features, outputs = sizes
     x = rng.normal(size=(samples, features))
     layer = Concat([Dense(outputs), [Dense(2, activation="tanh"), Dense(1)], []])

@@ -19,6 +19,7 @@ def built(layer, shapes):
 @few_examples
 @given(count=st.integers(2, 4), shape=st.lists(st.integers(1, 3), min_size=1, max_size=3))
 def test_add(count, shape):
+    rng = np.random.default_rng(0)
     x = [rng.normal(size=(2, *shape)) for _ in range(count)]
     layer = built(Add(), [tuple(shape)] * count)
     before = [array.copy() for array in x]
@@ -35,6 +36,7 @@ def test_add(count, shape):
     data=st.data(),
 )
 def test_concatenate(lengths, shape, data):
+    rng = np.random.default_rng(0)
     axis = data.draw(st.integers(0, len(shape) - 1))
     counted = data.draw(st.sampled_from([axis + 1, axis - len(shape)]))  # from the front or the end
     shapes = [(*shape[:axis], n, *shape[axis + 1 :]) for n in lengths]
