@@ -213,6 +213,8 @@ def _matmul_stack(plan, a, b, out, bias, bias_grad, *scalars) -> None:
         raise _shape_error(a.shape, b.shape, out.shape, bias, bias_grad)
     if bias_grad is not None:
         bias_grad += b.sum(axis=tuple(range(b.ndim - 1)))
+    if not out.size:
+        return
     a, b = _straight(a), _straight(b)
     bias = plan.none if bias is None else np.ascontiguousarray(bias)
     is_clear = out.flags.aligned and out.strides[2] == out.itemsize
@@ -220,7 +222,7 @@ def _matmul_stack(plan, a, b, out, bias, bias_grad, *scalars) -> None:
         fresh = out.copy()
         _matmul_stack(plan, a, b, fresh, bias if bias.size else None, None, *scalars)
         out[...] = fresh
-    elif out.size:
+    else:
         problems = np.tile(plan.fields, (len(out), 1))
         for at, x in ((problem.A, a), (problem.B, b), (problem.C, out)):
             step = x.strides[0] if x.ndim == 3 and len(x) > 1 else 0

@@ -1,0 +1,61 @@
+"""matmul touches no byte outside its arrays, whatever their shapes, layouts and places in memory."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from guarded import guarded, guarded_copy, run
+
+SIZES = (1, 3, 4, 9, 10, 14, 15, 16, 17, 32, 33, 47)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is protected by mprotect")
+def test_nothing_outside_is_touched():
+    run(__file__)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is protected by mprotect")
+def test_the_guard_bites():
+    """The test above can fail: one element too far ends the process."""
+    code = "from guarded import guarded; import ctypes; x = guarded((5,), 'f4', at_end={})\n"
+    code += "ctypes.memmove(x.ctypes.data + {}, x.ctypes.data, 1)"
+    import subprocess
+
+    for at_end, offset in ((True, 20), (False, -1)):
+        command = [sys.executable, "-c", code.format(at_end, offset)]
+        assert subprocess.run(command, cwd=Path(__file__).parent).returncode < 0
+
+
+def check(rng, m, k, n, orders, dtype, at_end, with_extras):
+    from tinydl_kernels import matmul
+
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    out = guarded_copy(np.zeros((m, n), dtype), "wide rows", at_end=at_end)
+    options, expected = {}, a @ b
+    if with_extras:
+        options = {name: guarded((n,), dtype, at_end=at_end) for name in ("bias", "bias_grad")}
+        options["bias"][...], options["bias_grad"][...] = 1, 0
+        options |= {"beta": 1.0, "activation": "relu"}
+        expected = np.maximum(expected + 1, 0)
+    operands = [
+        guarded_copy(x, order, at_end=at_end) for x, order in zip((a, b), orders, strict=True)
+    ]
+    print(m, k, n, orders, dtype, at_end, with_extras, flush=True)  # the last line before a crash
+    matmul(*operands, out, **options)
+    np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
+
+
+if __name__ == "__main__":
+    rng = np.random.default_rng(0)
+    orders = list(itertools.product(("rows", "columns", "wide rows"), repeat=2))
+    for i in range(600):
+        m, n = rng.choice(SIZES, 2)
+        k = rng.choice([1, 2, 7, 16, 31, 64, 100, 530])
+        dtype = ("float32", "float64")[i % 2]
+        check(rng, m, k, n, orders[i % 9], dtype, bool(rng.integers(2)), bool(rng.integers(2)))
