@@ -27,6 +27,7 @@ import os
 import pickle
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,11 @@ from numba.core.ccallback import CFunc
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 from numba.misc.appdirs import AppDirs
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PACKAGE = __name__.split(".")[0]
 REASSOCIATE = frozenset({"reassoc", "contract", "nsz"})
@@ -142,6 +148,22 @@ class KernelCache(FunctionCache):
         options = (config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK)
         return repr((signature, codegen.magic_tuple(), code, str(options), _closure(self._py_func)))
 
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        """The compiled function, or None. After None, other processes that want the same wait until
+        this one has saved it: eight ranks that start at once compile once, not eight times."""
+        result = super().load_overload(signature, target_context)
+        if result is None and self._cache_file.lock():
+            result = super().load_overload(signature, target_context)
+            if result is not None:
+                self._cache_file.unlock()
+        return result
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        try:
+            super().save_overload(signature, result)
+        finally:
+            self._cache_file.unlock()
+
     def _save_overload(self, signature: Any, result: Any) -> None:
         if self._enabled and self._impl.check_cachable(result):
             key = self._index_key(signature, result.codegen)
@@ -154,6 +176,11 @@ class _CompileResult(CompileResultCacheImpl):
     def __init__(self, function: Callable) -> None:
         self._lineno = function.__code__.co_firstlineno
         self._locator = _Source(function.__code__.co_filename)
+
+
+# The locks that this process holds, by path. They vanish with the process, however it ends.
+_locks: dict[Path, Any] = {}
+LONGEST_WAIT = 60.0  # seconds, after which a process compiles for itself
 
 
 class _Source:
@@ -200,6 +227,33 @@ class _Entries:
             self._remove_outdated(path)
         except OSError:
             pass  # A cache that cannot be written costs time in the next process, nothing else.
+
+    def lock(self) -> bool:
+        """Wait until no other process compiles this function; False if there is nothing to wait for
+        (no file locks here, or this process has the lock from an attempt that failed)."""
+        path = self._folder / f"{self._name}.lock"
+        if fcntl is None or path in _locks:
+            return False
+        try:
+            file = path.open("w")
+            deadline = time.monotonic() + LONGEST_WAIT
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        return False
+                    time.sleep(0.02)
+        except OSError:  # a file system without locks
+            return False
+        _locks[path] = file
+        return True
+
+    def unlock(self) -> None:
+        file = _locks.pop(self._folder / f"{self._name}.lock", None)
+        if file is not None:
+            file.close()  # which gives up the lock
 
     def _remove_outdated(self, current: Path) -> None:
         """Entries with the same key but other sources can never be asked for again."""
