@@ -56,7 +56,7 @@ def test_skipping_the_input_gradient():
 
 
 def test_masks():
-    a, b = np.array([[True, True, False]]), np.array([[True, False, False]])
+    a, b = np.array([[True, True, False]]), np.array([[True, False, True]])
     x = [np.zeros((1, 3, 2))] * 2
     add, features, time = Add(), Concatenate(), Concatenate(axis=1)
     for layer in (add, features):
@@ -64,7 +64,7 @@ def test_masks():
         np.testing.assert_array_equal(layer.compute_mask(x, [a, b]), a & b)
         np.testing.assert_array_equal(layer.compute_mask(x, [None, b]), b)
     assert time.compute_mask(x, None) is None
-    expected = [[True, True, True, True, False, False]]
+    expected = [[True, True, True, True, False, True]]
     np.testing.assert_array_equal(time.compute_mask(x, [None, b]), expected)
 
 

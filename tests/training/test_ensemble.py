@@ -235,6 +235,18 @@ def test_stacking_trains_its_head_alone():
         np.testing.assert_array_equal(old, new)
 
 
+def test_members_run_as_in_inference_while_the_ensemble_is_trained():
+    models = []
+    for seed in range(2):
+        layers = [L.Dropout(0.5), L.BatchNorm(), L.Dense(3)]
+        models.append(tl.Sequential(layers, seed=seed, dtype="float64"))
+        models[-1].build_model((5,))
+    ensemble = tl.Ensemble(models, "stacking", outputs="logits")
+    np.testing.assert_array_equal(ensemble.forward(X, training=True), ensemble.forward(X))
+    means = [model.sublayers[1].state["running_mean"] for model in models]
+    assert not np.any(means)
+
+
 def test_members_can_go_on_training_by_themselves():
     models, x, y = trained_members(good=2)
     ensemble = compiled(tl.Ensemble(models))
