@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
+from tinydl.cli.bench import app as bench_app
 from tinydl.cli.data import app as data_app
+from tinydl.cli.launch import launch
 from tinydl.cli.train import train
 
 app = typer.Typer(
@@ -13,4 +15,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(launch)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")

@@ -1,0 +1,121 @@
+"""A run as a person sees it: each block's table when it is measured, then means, comparison, files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tinydl.bench import ladders, pictures, results, runner, tables
+from tinydl.bench.results import Measurement, Peaks, Report
+from tinydl.bench.rounds import Settings
+from tinydl.bench.runner import Plan, Say
+
+
+class Session:
+    """Adds to ``report`` what plans measure; tells ``say`` what is under way and gives tables to ``show``."""
+
+    def __init__(self, report: Report, say: Say, show: Callable[[Any], None]) -> None:
+        self.report, self.say = report, say
+        self.shown: list[Any] = []
+        self._show = show
+        self.drawings: list[tuple[str, Callable[[Path], None]]] = []
+
+    def show(self, table: Any) -> None:
+        self.shown.append(table)
+        self._show(table)
+
+    def peaks(self, plan: Plan) -> None:
+        """Measure what the machine can do, for each block of the plan that is not known yet."""
+        new: list[Peaks] = []
+        for settings in plan.blocks():
+            if self.report.peak(settings.dtype, settings.threads) is None:
+                self.say("peaks of the machine")
+                new.append(runner.measure_peaks(settings))
+                self.report.peaks.append(new[-1])
+        if new:
+            self.show(tables.peaks_table(new))
+
+    def measure(self, plan: Plan, rungs: list[str] | None = None) -> None:
+        """All blocks of a plan; ``rungs`` (all, if empty) of the ladder take part unless it is None."""
+        for settings in plan.blocks():
+            if plan.operation == "step":
+                self._measure_steps(plan, settings)
+            else:
+                self._measure_block(plan, settings, rungs)
+
+    def _measure_block(self, plan: Plan, settings: Settings, rungs: list[str] | None) -> None:
+        climbers = None if rungs is None else ladders.climbers(plan.operation, rungs)
+        block = list(runner.measure_cases(plan, settings, self.say, climbers))
+        self.report.measurements += block
+        peak = self.report.peak(settings.dtype, settings.threads)
+        if rungs is not None:
+            for m in block:
+                self.show(tables.ladder_table(m, peak))
+                self._draw(
+                    settings, "ladder", lambda path, m=m: pictures.draw_ladder(m, peak, path)
+                )
+            return
+        self.show(tables.speed_table(block, peak, results.peers_of(block)))
+        if plan.operation != "passes":
+            self._draw(settings, "speeds", lambda path: pictures.draw_speeds(block, peak, path))
+
+    def _measure_steps(self, plan: Plan, settings: Settings) -> None:
+        block: list[Measurement] = []
+        details = []
+        for measurement, detail in runner.measure_steps(plan, settings, self.say):
+            block.append(measurement)
+            details.append(detail)
+        self.report.measurements += block
+        self.report.steps += details
+        self.show(tables.step_table(block, details, results.peers_of(block)))
+        for detail in details:
+            self.show(tables.profile_table(detail))
+
+    def _draw(self, settings: Settings, kind: str, draw: Callable[[Path], None]) -> None:
+        threads = "thread" if settings.threads == 1 else "threads"
+        suffix = f"-{kind}-{settings.dtype}-{settings.threads}-{threads}.png"
+        self.drawings.append((suffix, draw))
+
+    def draw_rooflines(self) -> None:
+        """One picture for each element type and number of threads, with everything that was measured in it."""
+        for peak in self.report.peaks:
+            block = [
+                m
+                for m in self.report.measurements
+                if (m.dtype, m.threads) == (peak.dtype, peak.threads)
+            ]
+            self._draw(
+                Settings(dtype=peak.dtype, threads=peak.threads),
+                "roofline",
+                lambda path, block=block, peak=peak: pictures.draw_roofline(block, peak, path),
+            )
+
+    def show_means(self) -> None:
+        peers = self.report.peers()
+        if peers and len(self.report.measurements) > 1:
+            self.show(tables.means_table(self.report.measurements, peers))
+
+    def show_changes(self, earlier: Report) -> None:
+        changes = results.compare(self.report, earlier)
+        if changes:
+            self.show(tables.changes_table(changes, self.report.peers()))
+        else:
+            self.show("the earlier file holds none of these cases")
+
+    def write(self, path: Callable[[str], Path]) -> list[Path]:
+        """JSON, the tables as text, the pictures; ``path`` makes a file's path of its suffix."""
+        written = [path(".json"), path(".txt")]
+        results.write(self.report, written[0])
+        with written[1].open("w", encoding="utf-8") as file:
+            plain = Console(file=file, width=200, color_system=None)
+            plain.print(self.report.command, highlight=False, soft_wrap=True)
+            for table in self.shown:
+                plain.print()
+                plain.print(table)
+        for suffix, draw in self.drawings:
+            draw(path(suffix))
+            written.append(path(suffix))
+        return written
