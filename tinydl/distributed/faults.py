@@ -1,0 +1,111 @@
+"""When one rank fails, all ranks stop, within seconds and with the failed rank's own error.
+
+Otherwise the others would wait for ever: their next collective needs the rank that is gone. So a rank that ends with
+an error first looks whether the others end too. Where all of them fail alike (bad input), the error is printed
+once and all end in order. Where they do not come, it prints its error and ends the whole job.
+
+The exit code says whether it would help to start the job again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import sys
+import time
+import traceback
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+
+FAILED = 1  # the program's own error: it would fail again
+LOST_A_RANK = 75  # another rank is gone, or memory ran out; EX_TEMPFAIL of sysexits.h: "try again"
+STOPPED = 130  # by a signal, after a checkpoint
+
+SECONDS_TO_WAIT = 2.0  # for other ranks that fail too
+
+
+class Faults:
+    """Watches over the ways in which this process can end.
+
+    Made once, by the world, in each of its ranks: takes over ``sys.excepthook`` (uncaught errors) and ``sys.exit``
+    (errors that were caught and shown, as command lines do).
+
+    Args:
+        communicator: mpi4py's, of all ranks and for nothing else.
+    """
+
+    def __init__(self, communicator: Any) -> None:
+        self._comm = communicator
+        self.rank: int = communicator.rank
+        self.code = 0
+        self.parted = False  # all ranks know that all of them end
+        self._process = os.getpid()
+        self._exit = sys.exit
+        sys.excepthook = self.on_uncaught
+        sys.exit = self.on_exit
+        atexit.register(self.at_end)
+
+    def on_uncaught(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Print the traceback, each line with this rank's number, unless a lower rank prints the same error."""
+        self.code = code_of(error)
+        if self.speaks(f"{kind.__name__}: {error}"):
+            lines = "".join(traceback.format_exception(kind, error, trace)).splitlines()
+            sys.stderr.write("".join(f"[rank {self.rank}] {line}\n" for line in lines))
+        self.at_end()
+
+    def on_exit(self, code: str | int | None = None) -> NoReturn:
+        """``sys.exit`` that remembers its code: Python shows it to nobody before the process ends."""
+        self.code = code if isinstance(code, int) else int(code is not None)
+        self._exit(code)
+
+    def speaks(self, error: str) -> bool:
+        """Should this rank print ``error``? Yes, unless all ranks fail and a lower one has the same to say."""
+        if os.getpid() != self._process or self.parted:
+            return True
+        self.parted = self.meet(SECONDS_TO_WAIT)
+        if not self.parted:
+            return True
+        digest = np.frombuffer(hashlib.sha256(error.encode()).digest(), np.uint8)
+        digests = np.empty((self._comm.size, digest.size), np.uint8)
+        self._comm.Allgather(digest, digests)
+        first = int(np.argmax((digests == digest).all(axis=1)))
+        return first == self.rank
+
+    def at_end(self) -> None:
+        """The last thing a rank does. One that ends with an error, alone, ends all."""
+        if self.code == 0 or self.parted or os.getpid() != self._process:
+            return
+        self.parted = self.meet(SECONDS_TO_WAIT)
+        if not self.parted:
+            sys.stderr.write(
+                f"[rank {self.rank}] ends with code {self.code} while other ranks are at work: "
+                "all of them are stopped\n"
+            )
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._comm.Abort(self.code)
+
+    def meet(self, seconds: float) -> bool:
+        """Wait until all ranks call this, but no longer than ``seconds``: did they all come?"""
+        arrived = self._comm.Ibarrier()
+        until = time.monotonic() + seconds
+        while not arrived.Test():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        return True
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of a rank that ends with ``error``."""
+    if isinstance(error, KeyboardInterrupt):
+        return STOPPED
+    # What the surviving ranks get to see when another one is killed is an error of the MPI library.
+    if isinstance(error, MemoryError) or type(error).__module__.startswith("mpi4py"):
+        return LOST_A_RANK
+    return FAILED
