@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.ir.values import MDValue
 from numba import types
 from numba.extending import intrinsic as numba_intrinsic
 
@@ -113,8 +114,9 @@ class Emitter:
 
     # --- arithmetic ---------------------------------------------------------------------------
     def fma(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-        """a * b + c with one rounding: one instruction."""
-        return self.call("fma", a, b, c)
+        """a * b + c in one instruction, with one rounding, where the processor has such a one; else
+        a multiplication and an addition (a true `fma` would be a slow call there)."""
+        return self.call("fmuladd", a, b, c)
 
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.builder.fadd(a, b)
@@ -149,11 +151,14 @@ class Emitter:
         count: ir.Value,
         carried: Sequence[ir.Value],
         body: Callable[[ir.Value, list[ir.Value]], Sequence[ir.Value]],
+        *,
+        unroll: bool = True,
     ) -> list[ir.Value]:
         """`for i in range(count): carried = body(i, carried)`; returns what was carried out.
 
         Carried values are phi nodes: they live in registers from one round to the next, which is the
-        whole point of a register tile. A count of 0 or less runs no round.
+        whole point of a register tile. A count of 0 or less runs no round. With `unroll=False` LLVM
+        may not put two rounds into one: where the registers are full, the second would push sums out.
         """
         builder = self.builder
         before = builder.block
@@ -166,7 +171,9 @@ class Emitter:
         following = list(body(index, current))
         next_index = builder.add(index, I64(1))
         last = builder.block  # the body may have added blocks of its own
-        builder.cbranch(builder.icmp_signed("<", next_index, count), round_, after)
+        again = builder.cbranch(builder.icmp_signed("<", next_index, count), round_, after)
+        if not unroll:
+            again.set_metadata("llvm.loop", _NeverUnrolled(builder.module))
         for phi, first, later in zip(
             [index, *current], [I64(0), *carried], [next_index, *following], strict=True
         ):
@@ -196,6 +203,18 @@ class Emitter:
         if name in module.globals:
             return module.globals[name]
         return ir.Function(module, ir.FunctionType(result, arguments), name)
+
+
+class _NeverUnrolled(MDValue):
+    """A mark for the branch that closes a loop. LLVM tells loops apart by nodes that are `distinct`
+    and begin with themselves, which llvmlite does not write."""
+
+    def __init__(self, module: ir.Module) -> None:
+        disable = module.add_metadata(["llvm.loop.unroll.disable"])
+        super().__init__(module, [disable], name=str(len(module.metadata)))
+
+    def descr(self, buf: list[str]) -> None:
+        buf += [f"distinct !{{ {self.get_reference()}, {self.operands[0].get_reference()} }}\n"]
 
 
 def integer(value: ir.Value | int) -> ir.Value:
@@ -243,7 +262,9 @@ def intrinsic(emit: Callable | None = None, *, returns: str | None = None) -> An
     context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     functools.update_wrapper(typing, emit)
     typing.__signature__ = inspect.Signature([context, *parameters])  # type: ignore[attr-defined]
-    return numba_intrinsic(typing)
+    made = numba_intrinsic(typing)
+    made.emit = emit  # to emit the same instructions for another processor
+    return made
 
 
 def _element_type(emit: Callable, arguments: Sequence[types.Type]) -> types.Float:

@@ -1,0 +1,81 @@
+"""Bringing the window that a block of outputs needs next to each other, with zeros around the image.
+
+Padding is never stored in a whole padded copy of the input. For each block of output positions, the
+part of the input that its windows cover is copied into a small workspace which stays in the second-
+level cache; places outside the image become zeros there, and the innermost loop needs no tests. When
+nothing has to be added, the tiles read the input where it lies.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from ._jit import jit
+from .matmul_tile import VECTORS
+from .simd import I64, Emitter, advance, intrinsic
+
+
+@intrinsic
+def copy(e: Emitter, count: ir.Value, source: ir.Value, target: ir.Value) -> None:
+    """target[i] = source[i], i < count."""
+    full = e.builder.sdiv(count, I64(e.lanes))
+
+    def one(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        offset = e.builder.mul(i, I64(e.lanes))
+        e.store(e.load(e.at(source, offset)), e.at(target, offset))
+        return []
+
+    e.loop(full, [], one)
+    done = e.builder.mul(full, I64(e.lanes))
+    mask = e.mask(e.builder.sub(count, done))
+    e.masked_store(e.masked_load(e.at(source, done), mask), e.at(target, done), mask)
+
+
+@intrinsic
+def clear(e: Emitter, count: ir.Value, target: ir.Value) -> None:
+    """target[i] = 0, i < count."""
+    full = e.builder.sdiv(count, I64(e.lanes))
+
+    def one(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        e.store(e.zero, e.at(target, e.builder.mul(i, I64(e.lanes))))
+        return []
+
+    e.loop(full, [], one)
+    done = e.builder.mul(full, I64(e.lanes))
+    e.masked_store(e.zero, e.at(target, done), e.mask(e.builder.sub(count, done)))
+
+
+@jit(cache=False)
+def gather(image, height, width, pixel, channels, top, left, rows, columns, pitch, window):
+    """window[r, s, c] = image[top + r, left + s, c], or 0 outside of the image.
+
+    image: pointer to (height, width) pixels, `pixel` numbers apart, of which `channels` are wanted.
+    window: pointer to (rows, columns) pixels, `pitch` >= channels numbers apart; numbers from
+        `channels` on become 0.
+    top, left: may be negative, or beyond the image.
+    """
+    start = min(max(0, -left), columns)  # columns start ... stop - 1 lie inside of the image
+    stop = max(start, min(columns, width - left))
+    for r in range(rows):
+        line = advance(window, r * columns * pitch)
+        if top + r < 0 or top + r >= height:
+            clear(columns * pitch, line)
+            continue
+        source = advance(image, ((top + r) * width + left + start) * pixel)
+        clear(start * pitch, line)
+        if pitch == pixel and pitch == channels:
+            copy((stop - start) * pitch, source, advance(line, start * pitch))
+        else:
+            for s in range(stop - start):
+                target = advance(line, (start + s) * pitch)
+                copy(channels, advance(source, s * pixel), target)
+                clear(pitch - channels, advance(target, channels))
+        clear((columns - stop) * pitch, advance(line, stop * pitch))
+
+
+@intrinsic
+def copy_row(e: Emitter, source: ir.Value, count: ir.Value, panel: ir.Value) -> None:
+    """One row of a panel of VECTORS vectors: `count` numbers, then zeros."""
+    for j in range(VECTORS):
+        mask = e.mask(e.builder.sub(count, I64(j * e.lanes)))
+        e.store(e.masked_load(e.at(source, j * e.lanes), mask), e.at(panel, j * e.lanes))

@@ -1,0 +1,213 @@
+"""The register tile of all convolutions: a matrix product whose operand is never built.
+
+A convolution is a matrix product in disguise. For the forward pass the rows are output positions
+and the columns filters, and the sum runs over the taps and channels of the window:
+
+    y[p, k] = sum over q = (r, s, c) of A[p, q] w[q, k],     A[p, q] = x[place p + offset q]
+
+A, known as im2col, repeats every input element R S times, so building it costs memory and time. But
+look at its elements: the address is a SUM of something that depends on the row alone and something
+that depends on the column alone. Two short tables of offsets describe A completely, and the register
+tile of `matmul_tile` needs one change: its row i starts at `a + rows[i]`, and step q of the sum
+reads `steps[q]` elements further.
+
+The gradient with respect to the weights is the product with A transposed, so it is the same kernel
+with the two tables exchanged; the gradient with respect to the input is a convolution with other
+tables. Strides, dilation and channel groups are nothing but numbers in the tables.
+
+A depthwise convolution has no sum over channels: channels are the lanes of a vector all the way,
+
+    y[p, c] = sum over taps q of x[place p + offset q + c] w[q, c]
+
+so its tile loads a vector of x where the dense one broadcasts a number. Nothing else differs.
+
+Source of the idea: Dukhan, "The Indirect Convolution Algorithm" (arXiv:1907.02129), which keeps a
+table of pointers, one for each row and tap. Because our inputs are padded on the fly (`conv_gather`),
+sums of two offsets suffice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from ._jit import jit
+from .matmul_tile import VECTORS
+from .simd import I64, Emitter, intrinsic
+from .target import vector_registers
+
+# How a finished tile meets the output: stored, or added to it.
+STORE, ADD = 0, 1
+
+# Heights of the tiles by the width in vectors: tall ones for the bulk, lower ones for the rest.
+# The sums fill the register file up to the two or three registers that operands need.
+if vector_registers() == 32:
+    WIDE_HEIGHTS = (12, 8, 4) if VECTORS == 2 else (8, 4, 2)
+    NARROW_HEIGHTS, DEPTHWISE_HEIGHTS = (28, 14, 6), (10, 5, 3)
+else:
+    WIDE_HEIGHTS, NARROW_HEIGHTS, DEPTHWISE_HEIGHTS = (6, 4, 2), (12, 6, 3), (10, 5, 3)
+TALLEST = NARROW_HEIGHTS[0]
+
+
+def make_tile(rows: int, vectors: int, *, group: int = 1, depthwise: bool = False) -> Any:
+    """An intrinsic for a tile of `rows` x `vectors`:
+
+    tile(count, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, mode, bias, slope)
+
+        sum[i, j] = sum over q < count of a[tables[row_at + i] + tables[step_at + q]] b[q, j]
+        c[tables[place_at + i] + j] = f(sum[i, j] + bias[j]),   i < m <= rows, j < n
+
+    `tables` holds 64-bit offsets; those of all `rows` rows are read and must lead to readable
+    memory, so rows from m on repeat an offset. b[q, j] lies at b + q * b_step + j, and whole vectors
+    of it are read. With mode ADD the former c is added first. f(z) is z for z >= 0 and slope * z
+    below; `bias` may be null. With `depthwise`, a[... + j] takes the place of a[...].
+
+    A tile one vector wide has so many rows that the general registers cannot hold their addresses,
+    and fetching them from memory again takes as long as the numbers. With `group` = g, rows must
+    come in runs of g that are all equally far apart; then rows / g addresses and g steps make them.
+    """
+
+    def tile(
+        e: Emitter,
+        count: ir.Value,
+        a: ir.Value,
+        tables: ir.Value,
+        row_at: ir.Value,
+        step_at: ir.Value,
+        b: ir.Value,
+        b_step: ir.Value,
+        c: ir.Value,
+        place_at: ir.Value,
+        m: ir.Value,
+        n: ir.Value,
+        mode: ir.Value,
+        bias: ir.Value,
+        slope: ir.Value,
+    ) -> None:
+        def entry(position: ir.Value, i: int) -> ir.Value:
+            return e.builder.load(e.at(e.at(tables, position), i))
+
+        def step_of(q: ir.Value | int) -> ir.Value:
+            # Each round carries the next round's step, so that it is there when the loads begin.
+            # LLVM undoes that, and then wants all loads before all sums, which do not fit into the
+            # registers together. It lets atomic loads alone; they cost nothing.
+            return e.builder.load_atomic(e.at(e.at(tables, step_at), q), "monotonic", 8)
+
+        starts = [e.at(a, entry(row_at, i)) for i in range(0, rows, group)]
+        apart = e.builder.sub(entry(row_at, 1), entry(row_at, 0)) if group > 1 else I64(0)
+        shifts = [e.builder.mul(apart, I64(i)) for i in range(group)]
+
+        def update(q: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            b, step, *sums = carried
+            b_vectors = [e.load(e.at(b, j * e.lanes)) for j in range(vectors)]
+            following = []
+            steps = [e.builder.add(step, shift) for shift in shifts] if group > 1 else [step]
+            for i in range(rows):
+                source = e.at(starts[i // group], steps[i % group])
+                value = None if depthwise else e.splat(e.load_scalar(source))
+                for j in range(vectors):
+                    factor = value or e.load(e.at(source, j * e.lanes))
+                    following.append(e.fma(factor, b_vectors[j], sums[i * vectors + j]))
+            return [e.at(b, b_step), step_of(e.builder.add(q, I64(1))), *following]
+
+        first = [b, step_of(0), *[e.zero] * (rows * vectors)]
+        _, _, *sums = e.loop(count, first, update, unroll=False)
+        targets = [e.at(c, entry(place_at, i)) for i in range(rows)]
+        grouped = [sums[i * vectors : (i + 1) * vectors] for i in range(rows)]
+        _finish(e, grouped, targets, m, n, mode, bias, slope)
+
+    return intrinsic(tile)
+
+
+def _finish(
+    e: Emitter,
+    sums: list[list[ir.Value]],
+    targets: list[ir.Value],
+    m: ir.Value,
+    n: ir.Value,
+    mode: ir.Value,
+    bias: ir.Value,
+    slope: ir.Value,
+) -> None:
+    """Writes the tile. Whole tiles without bias and activation, the bulk of a gradient, go fast."""
+    builder = e.builder
+    rows, vectors = len(sums), len(sums[0])
+    done = builder.append_basic_block("done")
+    has_bias = builder.icmp_unsigned("!=", builder.ptrtoint(bias, I64), I64(0))
+    is_linear = builder.fcmp_ordered("==", slope, e.element(1.0))
+    is_plain = builder.and_(is_linear, builder.not_(has_bias))
+    for condition in (
+        builder.icmp_signed("==", m, I64(rows)),
+        builder.icmp_signed("==", n, I64(vectors * e.lanes)),
+    ):
+        is_plain = builder.and_(is_plain, condition)
+    adds = builder.icmp_signed("==", mode, I64(ADD))
+
+    def branch(condition: ir.Value, then: Callable[[], None]) -> None:
+        inside, outside = builder.append_basic_block(), builder.append_basic_block()
+        builder.cbranch(condition, inside, outside)
+        builder.position_at_end(inside)
+        then()
+        builder.branch(done)
+        builder.position_at_end(outside)
+
+    def plain(add: bool) -> None:
+        for target, values in zip(targets, sums, strict=True):
+            for j, value in enumerate(values):
+                place = e.at(target, j * e.lanes)
+                e.store(e.add(e.load(place), value) if add else value, place)
+
+    branch(builder.and_(is_plain, builder.not_(adds)), lambda: plain(False))
+    branch(builder.and_(is_plain, adds), lambda: plain(True))
+
+    inside = [e.mask(builder.sub(n, I64(j * e.lanes))) for j in range(vectors)]
+    biases = [
+        e.masked_load(e.at(bias, j * e.lanes), builder.and_(inside[j], e.splat(has_bias)))
+        for j in range(vectors)
+    ]
+    is_relu = e.splat(builder.fcmp_ordered("==", slope, e.element(0.0)))
+    slopes, adding = e.splat(slope), e.splat(adds)
+    for i, (target, values) in enumerate(zip(targets, sums, strict=True)):
+        exists = builder.append_basic_block()
+        builder.cbranch(builder.icmp_signed("<", I64(i), m), exists, done)
+        builder.position_at_end(exists)
+        for j, total in enumerate(values):
+            place = e.at(target, j * e.lanes)
+            former = e.masked_load(place, builder.and_(inside[j], adding))
+            value = e.add(e.add(total, former), biases[j])
+            # 0 * -inf would be NaN, so relu chooses a zero instead of multiplying by one.
+            lower = e.select(is_relu, e.zero, e.mul(slopes, value))
+            is_negative = builder.fcmp_ordered("<", value, e.zero)  # False for NaN: it passes
+            e.masked_store(e.select(is_negative, lower, value), place, inside[j])
+    builder.branch(done)
+    builder.position_at_end(done)
+
+
+_WIDE = tuple(make_tile(rows, VECTORS) for rows in WIDE_HEIGHTS)
+_NARROW = tuple(make_tile(rows, 1) for rows in NARROW_HEIGHTS)
+_DEPTHWISE = tuple(make_tile(rows, 1, depthwise=True) for rows in DEPTHWISE_HEIGHTS)
+
+
+def _make_sweep(tiles: tuple, heights: tuple[int, int, int]) -> Callable:
+    """A function that covers m rows with tiles, the rest with the lowest one that holds it."""
+    tall, middle, low = tiles
+    most, fewer, least = heights
+
+    def sweep(q, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, mode, bias, slope):
+        for i in range(0, m, most):
+            rows, at, to = min(most, m - i), row_at + i, place_at + i
+            if rows > fewer:
+                tall(q, a, tables, at, step_at, b, b_step, c, to, rows, n, mode, bias, slope)
+            elif rows > least:
+                middle(q, a, tables, at, step_at, b, b_step, c, to, rows, n, mode, bias, slope)
+            else:
+                low(q, a, tables, at, step_at, b, b_step, c, to, rows, n, mode, bias, slope)
+
+    return jit(cache=False)(sweep)
+
+
+sweep_wide = _make_sweep(_WIDE, WIDE_HEIGHTS)
+sweep_narrow = _make_sweep(_NARROW, NARROW_HEIGHTS)
+sweep_depthwise = _make_sweep(_DEPTHWISE, DEPTHWISE_HEIGHTS)

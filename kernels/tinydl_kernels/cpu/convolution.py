@@ -1,0 +1,267 @@
+"""Convolutions for NumPy arrays; `reference.convolution` holds the definitions and the manual.
+
+Here arguments are checked, memory is allocated, and the way is chosen: 1 x 1 kernels are matrix
+products, kernels with as many groups as channels are depthwise, everything else is dense.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..reference.convolution import as_images, conv1d_padding, transposed_output_shape
+from ..windows import ConvGeometry, conv2d_output_shape, conv_geometry, resolve_padding
+from . import conv_passes
+from ._passes import check_floats, check_shape
+from .linear import matmul
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv2d_grad_input",
+    "conv2d_grad_weight",
+    "conv2d_output_shape",
+    "conv2d_transpose",
+    "resolve_padding",
+]
+
+# Slopes below zero of the activations that the kernels apply themselves; the others are a pass of
+# their own over the finished output.
+_SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
+_PASSES = ("sigmoid", "tanh")
+
+
+def conv2d(
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    dilation: Any = 1,
+    groups: int = 1,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """See `reference.conv2d`."""
+    check_floats("conv2d", x=x, w=w)
+    g = conv_geometry(x.shape, w.shape, strides, padding, dilation, groups)
+    bias = _check_epilogue("conv2d", bias, g.filters, x.dtype, activation)
+    y = _output("conv2d", out, g.output_shape, x.dtype, x, w, bias)
+    if 0 in x.shape or 0 in y.shape:
+        y[...] = 0 if bias is None else bias
+        _apply(activation, y)
+    elif _is_matmul(g):
+        rows, flat = _plain(x).reshape(-1, g.channels), y.reshape(-1, g.filters)
+        matmul(rows, w[0, 0], flat, bias=bias, activation=activation)
+    else:
+        conv_passes.forward(g, _plain(x), _plain(w), bias, _SLOPES.get(activation, 1.0), y)
+        _apply(activation if activation in _PASSES else None, y)
+    return _deliver(y, out)
+
+
+def conv2d_grad_input(
+    grad: np.ndarray,
+    w: np.ndarray,
+    input_shape: tuple[int, int, int, int],
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    dilation: Any = 1,
+    groups: int = 1,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """See `reference.conv2d_grad_input`."""
+    name = "conv2d_grad_input"
+    check_floats(name, grad=grad, w=w)
+    g = conv_geometry(input_shape, w.shape, strides, padding, dilation, groups)
+    check_shape(name, "grad", grad, g.output_shape)
+    dx = _output(name, out, g.input_shape, grad.dtype, grad, w)
+    _grad_input(g, grad, w, None, None, dx)
+    return _deliver(dx, out)
+
+
+def _grad_input(
+    g: ConvGeometry,
+    grad: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    activation: str | None,
+    dx: np.ndarray,
+) -> None:
+    """dx = activation(the gradient + bias)."""
+    if 0 in grad.shape or 0 in dx.shape:
+        dx[...] = 0 if bias is None else bias
+        _apply(activation, dx)
+    elif _is_matmul(g):
+        rows, flat = _plain(grad).reshape(-1, g.filters), dx.reshape(-1, g.channels)
+        matmul(rows, w[0, 0].T, flat, bias=bias, activation=activation)
+    else:
+        slope = _SLOPES.get(activation, 1.0)
+        conv_passes.grad_input(g, _plain(grad), _plain(w), bias, slope, dx)
+        _apply(activation if activation in _PASSES else None, dx)
+
+
+def conv2d_grad_weight(
+    x: np.ndarray,
+    grad: np.ndarray,
+    kernel_shape: tuple[int, int, int, int],
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    dilation: Any = 1,
+    groups: int = 1,
+    out: np.ndarray | None = None,
+    accumulate: bool = False,
+    bias_grad: np.ndarray | None = None,
+) -> np.ndarray:
+    """See `reference.conv2d_grad_weight`."""
+    name = "conv2d_grad_weight"
+    check_floats(name, x=x, grad=grad)
+    g = conv_geometry(x.shape, kernel_shape, strides, padding, dilation, groups)
+    check_shape(name, "grad", grad, g.output_shape)
+    dw = _output(name, out, g.kernel_shape, x.dtype, x, grad, bias_grad)
+    if accumulate and out is None:
+        raise ValueError(f"{name}: accumulate=True needs an out to add to")
+    if accumulate and dw is not out:
+        dw[...] = out
+    if bias_grad is not None:
+        _check_vector(name, "bias_grad", bias_grad, g.filters, x.dtype)
+        if not bias_grad.flags.writeable:
+            raise ValueError(f"{name}: bias_grad is read-only, but it would be added to")
+    if 0 in x.shape or 0 in grad.shape:
+        if not accumulate:
+            dw[...] = 0
+        if bias_grad is not None:
+            bias_grad += grad.sum(axis=(0, 1, 2))
+    elif _is_matmul(g):
+        rows, flat = _plain(x).reshape(-1, g.channels), _plain(grad).reshape(-1, g.filters)
+        matmul(rows.T, flat, dw[0, 0], beta=float(accumulate), bias_grad=bias_grad)
+    else:
+        conv_passes.grad_weight(g, _plain(x), _plain(grad), dw, accumulate, bias_grad)
+    return _deliver(dw, out)
+
+
+def conv2d_transpose(
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    strides: Any = 1,
+    padding: Any = "valid",
+    dilation: Any = 1,
+    groups: int = 1,
+    output_padding: Any = 0,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """See `reference.conv2d_transpose`."""
+    name = "conv2d_transpose"
+    check_floats(name, x=x, w=w)
+    shape = transposed_output_shape(
+        x.shape, w.shape, strides, padding, dilation, groups, output_padding
+    )
+    g = conv_geometry(shape, w.shape, strides, padding, dilation, groups)
+    bias = _check_epilogue(name, bias, g.channels, x.dtype, activation)
+    y = _output(name, out, shape, x.dtype, x, w, bias)
+    _grad_input(g, x, w, bias, activation, y)
+    return _deliver(y, out)
+
+
+def conv1d(
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    strides: int = 1,
+    padding: Any = "valid",
+    dilation: int = 1,
+    groups: int = 1,
+    bias: np.ndarray | None = None,
+    activation: str | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """See `reference.conv1d`."""
+    images, kernel = as_images(x, w)
+    y = conv2d(
+        images,
+        kernel,
+        strides=(1, strides),
+        padding=conv1d_padding(x, w, strides, padding, dilation),
+        dilation=(1, dilation),
+        groups=groups,
+        bias=bias,
+        activation=activation,
+        out=None if out is None else out[:, None],
+    )
+    return y[:, 0] if out is None else out
+
+
+def _is_matmul(g: ConvGeometry) -> bool:
+    return (
+        g.kernel == (1, 1)
+        and g.strides == (1, 1)
+        and g.groups == 1
+        and g.padding == ((0, 0), (0, 0))
+    )
+
+
+def _plain(x: np.ndarray) -> np.ndarray:
+    """x, or a copy of it if the kernels could not read it as it lies."""
+    return x if x.flags.c_contiguous and x.flags.aligned else np.array(x, order="C")
+
+
+def _apply(activation: str | None, y: np.ndarray) -> None:
+    if activation is not None:
+        from .activations import activation as apply
+
+        apply(activation, y, y)
+
+
+def _check_vector(name: str, argument: str, x: np.ndarray, size: int, dtype: np.dtype) -> None:
+    if not isinstance(x, np.ndarray) or x.dtype != dtype:
+        kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
+        raise TypeError(f"{name}: {argument} must be an array of {dtype}, not {kind}")
+    check_shape(name, argument, x, (size,))
+
+
+def _check_epilogue(
+    name: str, bias: np.ndarray | None, size: int, dtype: np.dtype, activation: str | None
+) -> np.ndarray | None:
+    """The bias, ready for the kernels."""
+    if activation not in _SLOPES and activation not in _PASSES:
+        known = ", ".join(map(repr, (*_SLOPES, *_PASSES)))
+        raise ValueError(f"{name}: activation {activation!r} is not one of {known}")
+    if bias is None:
+        return None
+    _check_vector(name, "bias", bias, size, dtype)
+    return _plain(bias)
+
+
+def _output(
+    name: str,
+    out: np.ndarray | None,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *inputs: np.ndarray | None,
+) -> np.ndarray:
+    """`out` if the kernels can write straight into it, else fresh memory (see `_deliver`)."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
+        kind = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
+        raise TypeError(f"{name}: out must be an array of {dtype}, not {kind}")
+    check_shape(name, "out", out, shape)
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: out is read-only")
+    is_straight = out.flags.c_contiguous and out.flags.aligned
+    if is_straight and not any(x is not None and np.may_share_memory(out, x) for x in inputs):
+        return out
+    return np.empty(shape, dtype)
+
+
+def _deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out
