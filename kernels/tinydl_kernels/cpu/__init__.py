@@ -1,7 +1,7 @@
 """The kernels for NumPy arrays, compiled by Numba.
 
 `tinydl_kernels.cpu.matmul` and the others are imported (and Numba with them) when first used.
-`describe_target()` says for which processor features they are compiled.
+`describe_target()` says for which processor features they are compiled, `warmup()` compiles ahead.
 """
 
 from typing import Any
@@ -9,13 +9,14 @@ from typing import Any
 from .._table import MODULE_OF, lazy_module
 
 _kernel, _names = lazy_module(__name__)
+_ABOUT = ("describe_target", "warmup")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "describe_target":
-        from .target import describe_target
+    if name in _ABOUT:
+        from . import about
 
-        return describe_target
+        return getattr(about, name)
     try:
         return _kernel(name)
     except ModuleNotFoundError as error:
@@ -28,4 +29,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*_names(), "describe_target"]
+    return [*_names(), *_ABOUT]

@@ -267,6 +267,19 @@ def _grid(threads: int, rows: int, columns: int, tile: tuple[int, int]) -> tuple
     return min(((i, threads // i) for i in range(1, threads + 1) if threads % i == 0), key=cost)
 
 
+def warmup(dtype: str) -> None:
+    """Compile what a dense layer's forward and backward pass need, for all shapes."""
+    x, w, grad = (np.zeros(shape, dtype) for shape in ((64, 32), (32, 48), (64, 48)))
+    vector = np.zeros(48, dtype)
+    matmul(x, w, bias=vector)
+    matmul(x.T, grad, w, beta=1.0, bias_grad=vector)
+    matmul(x.T, grad, w, beta=1.0)
+    matmul(grad, w.T)
+    plan = _plans.of[np.dtype(dtype)]
+    for field in _KERNELS:
+        plan.compile(field)
+
+
 # --- checks that Python makes ---------------------------------------------------------------------
 
 

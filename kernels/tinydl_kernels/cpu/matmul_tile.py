@@ -41,14 +41,14 @@ class TileShape(NamedTuple):
     vectors: int  # width, in vectors
 
 
-def tile_shape() -> TileShape:
-    """The tile for the host's registers; see the module's text."""
-    if vector_registers() < 32:
+def tile_shape(registers: int, register_bytes: int) -> TileShape:
+    """The tile for a processor's vector registers; see the module's text."""
+    if registers < 32:
         return TileShape((6, 4, 2), 2)
-    return TileShape((14, 8, 4), 2) if vector_bytes() == 64 else TileShape((8, 4, 2), 3)
+    return TileShape((14, 8, 4), 2) if register_bytes == 64 else TileShape((8, 4, 2), 3)
 
 
-HEIGHTS, VECTORS = tile_shape()
+HEIGHTS, VECTORS = tile_shape(vector_registers(), vector_bytes())
 MR = HEIGHTS[0]
 
 # How a finished tile meets C. The first two are the common cases of a product without extras.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 from numba.core.registry import cpu_target
 
@@ -37,20 +36,6 @@ def vector_registers() -> int:
     triple, _, features = codegen_target()
     is_arm = triple.startswith(("aarch64", "arm64"))
     return 32 if is_arm or "avx512f" in features else 16
-
-
-def describe_target() -> dict[str, Any]:
-    """What `tinydl doctor` prints about the processor and the code that is made for it."""
-    triple, name, features = codegen_target()
-    interesting = ("sse2", "avx", "avx2", "fma", "avx512f", "avx512vl", "neon", "sve")
-    return {
-        "triple": triple,
-        "cpu": name,
-        "features": [feature for feature in interesting if feature in features],
-        "vector_bytes": vector_bytes(),
-        "vector_registers": vector_registers(),
-        "cache_bytes": cache_bytes(),
-    }
 
 
 @functools.cache
