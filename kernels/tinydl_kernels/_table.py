@@ -56,6 +56,7 @@ MODULES = {
         "clip_",
         "scale_",
     ),
+    "das": ("das_moments", "das_apply"),
 }
 MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
 

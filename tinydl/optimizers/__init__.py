@@ -8,6 +8,7 @@ from tinydl.configs import from_config
 from tinydl.optimizers import schedules
 from tinydl.optimizers.adam import Adam, AdamW, NAdam
 from tinydl.optimizers.base import Optimizer, StepInfo
+from tinydl.optimizers.das import DAS
 from tinydl.optimizers.rmsprop import RMSProp
 from tinydl.optimizers.sgd import SGD, Momentum, Nesterov
 
@@ -19,9 +20,11 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adam": Adam,
     "adamw": AdamW,
     "nadam": NAdam,
+    "das": DAS,
 }
 
 __all__ = [
+    "DAS",
     "OPTIMIZERS",
     "SGD",
     "Adam",

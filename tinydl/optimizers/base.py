@@ -83,6 +83,8 @@ class Optimizer:
         self.slots: dict[str, NDArray] = {}
         self.scalars: dict[str, float] = {}
 
+    guards = False  # True: ``step`` copes with a loss or gradient that is not finite
+
     # ---- what a subclass defines --------------------------------------------------------------------------
 
     @property

@@ -1,0 +1,222 @@
+"""DAS: the fast version follows its equations; what is not finite, zero or extreme is defined."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+import tinydl as tl
+from tinydl.optimizers import DAS
+from tinydl.optimizers.das import PARTS
+from tinydl.optimizers.das_equations import State, das_step
+from tinydl.parameters import Parameter, ParameterStore
+
+
+def quadratic(seed=0, dtype="float64", shapes=((4, 3), (3,), (3, 2))):
+    """f(w) = Σ (w - w*)² / 2 with its gradient, on parameters that start at random."""
+    rng = np.random.default_rng(seed)
+    parameters = [
+        Parameter(f"p{k}", rng.normal(size=s).astype(dtype)) for k, s in enumerate(shapes)
+    ]
+    goals = [rng.normal(size=s) for s in shapes]
+    store = ParameterStore(parameters)
+
+    def loss():
+        total = 0.0
+        for p, goal in zip(parameters, goals, strict=True):
+            p.grad[...] = p.value - goal
+            total += 0.5 * float(np.sum((p.value - goal) ** 2))
+        return total
+
+    return store, parameters, loss
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    learning_rate=st.sampled_from([1e-12, 1e-3, 0.1, 10.0, 1e12]),
+    weight_decay=st.sampled_from([0.0, 0.01]),
+    shapes=st.lists(
+        st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple), min_size=1, max_size=4
+    ),
+)
+def test_the_fast_version_follows_the_equations(seed, learning_rate, weight_decay, shapes):
+    store, parameters, loss = quadratic(seed, shapes=tuple(shapes))
+    das = DAS(learning_rate, weight_decay=weight_decay)
+    das.build(store)
+    weights, state = [p.value.copy() for p in parameters], State()
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        f = loss()
+        for p in parameters:  # gradients of several sizes, now and then an outlier
+            p.grad *= rng.choice([1.0, 0.3, 300.0], p=[0.8, 0.15, 0.05])
+        weights = das_step(weights, [p.grad.copy() for p in parameters], f, state, das)
+        das.step(f)
+        for p, w in zip(parameters, weights, strict=True):
+            assert_allclose(p.value, w, rtol=1e-9, atol=1e-12)
+    assert_allclose([das.scalars[k] for k in ("h", "c", "path")], [state.h, state.c, state.path])
+
+
+@pytest.mark.parametrize("learning_rate", [1e-12, 1e-3, 0.1, 10.0, 1e12])
+def test_any_rate_trains(learning_rate):
+    store, _, loss = quadratic()
+    das = DAS(learning_rate)
+    das.build(store)
+    first = loss()
+    for _ in range(300):
+        das.step(loss())
+    assert loss() < 0.05 * first
+
+
+def test_each_part_can_be_switched_off_and_changes_something():
+    def trained(**arguments):
+        store, parameters, loss = quadratic()
+        das = DAS(**arguments)
+        das.build(store)
+        for k in range(400):
+            f = 1.0 + loss()  # a level that it cannot get below: a plateau
+            if k == 5:
+                parameters[0].grad *= 1e6  # an outlier
+            das.step(f)
+        return store.values.copy()
+
+    whole = trained()
+    for part in PARTS:
+        same = np.array_equal(trained(without=(part,)), whole)
+        assert same == (part == "guard"), part  # nothing was not finite
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(ValueError, match="unknown part 'polak'"):
+        DAS(without=("polak",))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_takes_back_three_quarters(bad):
+    store, _, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    before = store.values.copy()
+    for _ in range(3):
+        before = store.values.copy()
+        das.step(loss())
+    after = store.values.copy()
+    moments = das.slots["m"].copy()
+    das.step(bad)
+    assert_allclose(store.values, before + (after - before) / 4, rtol=1e-12)
+    assert np.array_equal(das.slots["m"], moments)
+    assert das.scalars["c"] == 0.5
+    das.step(loss())
+    assert np.isfinite(store.values).all()
+
+
+def test_a_gradient_that_is_not_finite_is_not_learned_from():
+    store, parameters, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    das.step(loss())
+    f = loss()
+    parameters[1].grad[0] = np.nan
+    das.step(f)
+    assert np.isfinite(store.values).all() and np.isfinite(das.slots["v"]).all()
+
+
+def test_it_gives_up_in_the_first_step_and_after_ten_in_a_row():
+    store, _, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    with pytest.raises(FloatingPointError, match="first step"):
+        das.step(math.nan)
+    das.step(loss())
+    for _ in range(10):
+        das.step(math.nan)
+    with pytest.raises(FloatingPointError, match="11 times in a row"):
+        das.step(math.nan)
+
+
+def test_zero_loss_zero_gradient_and_frozen_layers_move_nothing():
+    store, parameters, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    das.step(loss())
+    parameters[0].trainable = False
+    frozen = parameters[0].value.copy()
+    das.step(loss())
+    assert np.array_equal(parameters[0].value, frozen)
+
+    store.zero_grad()
+    fresh = DAS()
+    fresh.build(store)
+    before = store.values.copy()
+    for f in (1.0, 0.0, 0.0):
+        fresh.step(f)
+    assert np.array_equal(store.values, before)
+
+
+def test_a_negative_loss_asks_for_a_lower_bound():
+    store, _, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    loss()
+    with pytest.raises(ValueError, match=r"lower_bound=0.0"):
+        das.step(-0.5)
+    shifted = DAS(lower_bound=-1.0)
+    shifted.build(store)
+    for _ in range(200):
+        shifted.step(loss() - 1.0)
+    assert loss() < 0.5
+
+
+def test_state_goes_through_a_checkpoint():
+    store, _, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    for _ in range(30):
+        das.step(loss())
+    values, state = store.values.copy(), das.state_dict()
+    for _ in range(10):
+        das.step(loss())
+    end = store.values.copy()
+
+    store.values[...] = values
+    again = DAS(0.5)
+    again.build(store)
+    again.load_state_dict(state)
+    for _ in range(10):
+        again.step(loss())
+    assert np.array_equal(store.values, end)
+
+
+def test_float32_and_tiny_gradients_stay_finite():
+    store, parameters, loss = quadratic(dtype="float32")
+    das = DAS()
+    das.build(store)
+    for k in range(30):
+        f = loss()
+        for p in parameters:
+            p.grad *= np.float32(10.0 ** (-38 if k % 2 else 30))
+        das.step(f)
+    assert np.isfinite(store.values).all()
+
+
+def test_fit_survives_a_batch_of_nan():
+    data = tl.data.load("digits")
+    x = tl.data.Standardize.fit(data.x_train)(data.x_train)[:640].copy()
+    y = data.y_train[:640]
+    model = tl.Sequential(
+        [
+            tl.layers.Flatten(),
+            tl.layers.Dense(32, "relu"),
+            tl.layers.BatchNorm(),
+            tl.layers.Dense(10),
+        ]
+    )
+    model.compile("das", "sparse_categorical_crossentropy", ["accuracy"])
+    batches = [(x[i : i + 64], y[i : i + 64]) for i in range(0, 640, 64)]
+    batches.insert(5, (np.full_like(x[:64], np.nan), y[:64]))
+    history = model.fit(batches, epochs=5, verbose=0)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    assert history.history["accuracy"][-1] > 0.8
