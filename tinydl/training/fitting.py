@@ -28,6 +28,7 @@ from tinydl.training.checks import check_inputs, check_targets, refuse_missing_t
 from tinydl.training.class_weights import ClassWeights
 from tinydl.training.history import History
 from tinydl.training.loop import TrainingLoop
+from tinydl.training.memory import keep_freed_memory
 from tinydl.training.objectives import SeveralLosses
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class FitRequest:
 
 def fit(model: BaseModel, request: FitRequest) -> History:
     require_compiled(model)
+    keep_freed_memory()
     check_epochs(request)
     callbacks, checkpoint = take_checkpoint(request)
     strategy = request.strategy or SingleProcess()
