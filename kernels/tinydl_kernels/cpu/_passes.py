@@ -32,6 +32,7 @@ from numba import get_num_threads
 from ._jit import jit
 
 CONTRACT = frozenset({"contract"})  # fused multiply-add, nothing else
+STRICT: frozenset[str] = frozenset()
 
 # Elements of a block: 32 KiB of float32, so that a few arrays' blocks share a first-level cache.
 BLOCK = 8192
@@ -58,7 +59,7 @@ def block_size(block: int, size: int) -> int:
 class Pass:
     """A loop over blocks, written with `numba.prange`, that is compiled serial and threaded."""
 
-    def __init__(self, function: Callable, fastmath: frozenset[str] = CONTRACT) -> None:
+    def __init__(self, function: Callable, fastmath: frozenset[str] = STRICT) -> None:
         self.serial = jit(function, fastmath=fastmath)
         # Compiled code is cached by name, so the second version needs a name of its own.
         twin = types.FunctionType(

@@ -169,7 +169,7 @@ def _find(table: dict[str, _Elementwise], name: str, alpha: float) -> _Elementwi
 # the maxima and sums row by row, the exponentials, where the time goes, over the block as one piece.
 
 
-def _softmax_rows(x, out):
+def _softmax_rows(x, out, flat_out):
     rows, columns = x.shape
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
@@ -178,7 +178,7 @@ def _softmax_rows(x, out):
             largest = row_max(x, row)
             for k in range(columns):
                 out[row, k] = x[row, k] - largest
-        piece = out[first:last].reshape(-1)
+        piece = flat_out[first * columns : last * columns]
         for i in range(piece.size):
             piece[i] = elementary.exp(piece[i])
         for row in range(first, last):
@@ -187,7 +187,7 @@ def _softmax_rows(x, out):
                 out[row, k] *= scale
 
 
-def _log_softmax_rows(x, out):
+def _log_softmax_rows(x, out, flat_out):
     rows, columns = x.shape
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
@@ -196,18 +196,18 @@ def _log_softmax_rows(x, out):
             largest = row_max(x, row)
             for k in range(columns):
                 out[row, k] = x[row, k] - largest
-        piece = out[first:last].reshape(-1)
-        powers = np.empty((last - first, columns), x.dtype)
-        flat_powers = powers.reshape(-1)
+        piece = flat_out[first * columns : last * columns]
+        powers = np.empty(piece.size, x.dtype)
         for i in range(piece.size):
-            flat_powers[i] = elementary.exp(piece[i])
+            powers[i] = elementary.exp(piece[i])
+        powers_by_row = powers.reshape(last - first, columns)
         for row in range(first, last):
-            log_total = elementary.log(out.dtype.type(row_sum(powers, row - first)))
+            log_total = elementary.log(out.dtype.type(row_sum(powers_by_row, row - first)))
             for k in range(columns):
                 out[row, k] -= log_total
 
 
-def _softmax_grad_rows(grad, y, out):
+def _softmax_grad_rows(grad, y, out, flat_out):
     rows, columns = y.shape
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
@@ -253,5 +253,5 @@ def _by_rows(
     else:
         out = np.empty(first.shape, first.dtype)
     matrices = [array.ravel().reshape(-1, first.shape[-1]) for array in (*inputs.values(), out)]
-    loop(first.size, *matrices)
+    loop(first.size, *matrices, out.ravel())
     return out

@@ -17,7 +17,7 @@ from .rows import row_max, row_sum, rows_per_block
 
 
 @jit(fastmath=CONTRACT, cache=False)
-def _shifted_powers(logits, powers, largest, first, last):
+def _shifted_powers(logits, powers, flat_powers, largest, first, last):
     """powers = e^(logits - largest) for rows first:last, with largest[row] the row's maximum."""
     for row in range(first, last):
         row_largest = row_max(logits, row)
@@ -25,7 +25,7 @@ def _shifted_powers(logits, powers, largest, first, last):
         for k in range(logits.shape[1]):
             powers[row, k] = logits[row, k] - row_largest
     # Over the block as one piece: rows may be too short for vectors.
-    piece = powers[first:last].reshape(-1)
+    piece = flat_powers[first * logits.shape[1] : last * logits.shape[1]]
     for i in range(piece.size):
         piece[i] = elementary.exp(piece[i])
 
@@ -56,7 +56,7 @@ def _expected_loss(logits, targets, row, offset, smoothing, spread):
     return loss, mass
 
 
-def _class_numbers(logits, labels, weights, smoothing, losses, grad):
+def _class_numbers(logits, labels, weights, smoothing, losses, grad, flat_grad):
     """Labels are class numbers; weights is empty or holds one number a row."""
     real = logits.dtype.type
     rows, columns = logits.shape
@@ -64,14 +64,14 @@ def _class_numbers(logits, labels, weights, smoothing, losses, grad):
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
         first, last = block * step, min((block + 1) * step, rows)
-        _shifted_powers(logits, grad, losses, first, last)
+        _shifted_powers(logits, grad, flat_grad, losses, first, last)
         for row in range(first, last):
             largest, total = losses[row], real(row_sum(grad, row))
             log_total = elementary.log(total)
             loss = log_total - (logits[row, labels[row]] - largest)
             if smoothing > 0:  # (1 - s) a + s / K sum b, without 0 * inf when s = 0
                 tail = columns * log_total - _shifted_sum(logits, row, largest)
-                loss = loss - smoothing * loss + real(spread * tail)
+                loss = (real(1) - smoothing) * loss + real(spread * tail)
             weight = weights[row] if weights.size > 0 else real(1)
             losses[row] = weight * loss
             scale, offset = weight / total, weight * spread
@@ -80,7 +80,7 @@ def _class_numbers(logits, labels, weights, smoothing, losses, grad):
             grad[row, labels[row]] -= weight - weight * smoothing
 
 
-def _distributions(logits, targets, weights, smoothing, losses, grad):
+def _distributions(logits, targets, weights, smoothing, losses, grad, flat_grad):
     """Each row of targets is a distribution over the classes; weights as above."""
     real = logits.dtype.type
     rows, columns = logits.shape
@@ -88,7 +88,7 @@ def _distributions(logits, targets, weights, smoothing, losses, grad):
     step = rows_per_block(columns)
     for block in prange((rows + step - 1) // step):
         first, last = block * step, min((block + 1) * step, rows)
-        _shifted_powers(logits, grad, losses, first, last)
+        _shifted_powers(logits, grad, flat_grad, losses, first, last)
         for row in range(first, last):
             total = real(row_sum(grad, row))
             log_total = losses[row] + elementary.log(total)
@@ -165,7 +165,7 @@ def softmax_cross_entropy(
     if rows:
         smoothing = float(label_smoothing)
         logits = np.ascontiguousarray(logits)
-        loop(logits.size, logits, targets, weights, smoothing, losses, grad)
+        loop(logits.size, logits, targets, weights, smoothing, losses, grad, grad.ravel())
     return losses, grad
 
 

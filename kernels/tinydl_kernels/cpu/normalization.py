@@ -3,9 +3,9 @@
 x is a matrix of rows (samples, pixels) and columns (channels), the columns next to each other in
 memory. Batch normalization works along the columns: statistics of all rows for each channel. There
 may be few channels, 16 say, too few for a loop over them to fill the processor's pipeline. But a row
-followed by the next is as good as one row of twice the channels: `fold` rows are taken as one WIDE row
-of at least WIDE numbers, and every loop below runs over wide rows. The sums of a wide row's parts are
-added at the end.
+followed by the next is as good as one row of twice the channels: as many rows as make up at least
+WIDE numbers are taken as one WIDE row, and the loops below run over wide rows. The sums of a wide
+row's parts are added at the end. What is left when the rows do not divide is called `rest`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numba import prange
 
 from ._jit import jit
-from ._passes import CONTRACT, Pass, check_floats, check_out, check_shape, overlaps
+from ._passes import Pass, check_floats, check_out, check_shape, overlaps
 from .layer_normalization import layer_norm, layer_norm_grad
 
 __all__ = [
@@ -28,40 +28,38 @@ __all__ = [
 
 WIDE = 256
 
-# Rows of a block, counted in wide rows. A sum over a block is kept in the arrays' own precision, the
-# sum over blocks in float64: float32 rounding does not grow with the number of rows.
+# Wide rows of a block. A sum over a block is kept in the arrays' own precision, the sum over blocks
+# in float64: float32 rounding does not grow with the number of rows.
 BLOCK_ROWS = 32
 
 
-def fold(columns: int) -> int:
-    """How many rows make a wide row."""
-    return max(1, WIDE // columns)
+def _split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """x (M, C) as wide rows (W, wide) and the rest, flat; wide is a multiple of C."""
+    wide = max(1, WIDE // x.shape[1]) * x.shape[1]
+    flat = x.ravel()
+    split = flat.size // wide * wide
+    return flat[:split].reshape(-1, wide), flat[split:]
 
 
-def block_rows(columns: int) -> int:
-    return BLOCK_ROWS * max(1, WIDE // columns)
-
-
-_fold, _block_rows = jit(fold, cache=False), jit(block_rows, cache=False)
-
-
-@jit(cache=False)
-def _wide(vector):
-    """A vector (C,) as a wide row."""
-    times = _fold(vector.size)
-    row = np.empty(vector.size * times, vector.dtype)
-    for i in range(times):
-        for j in range(vector.size):
-            row[i * vector.size + j] = vector[j]
-    return row
+def _block_count(wide_rows: np.ndarray) -> int:
+    """The rest belongs to the last block, even if that has no wide rows."""
+    return max(1, -(-len(wide_rows) // BLOCK_ROWS))
 
 
 @jit(cache=False)
-def _folded(sums, columns, column):
-    """The sum over the parts of a wide row that belong to one column."""
+def _tile(vector, row):
+    """Fill a wide row with repetitions of a vector (C,)."""
+    for start in range(0, row.size, vector.size):
+        for k in range(vector.size):
+            row[start + k] = vector[k]
+
+
+@jit(cache=False)
+def _fold(row, columns, column):
+    """The sum over the parts of a wide row that belong to one column, in float64."""
     total = 0.0
-    for j in range(column, sums.size, columns):
-        total += sums[j]
+    for start in range(0, row.size, columns):
+        total += row[start + column]
     return total
 
 
@@ -69,92 +67,85 @@ def _folded(sums, columns, column):
 
 
 @jit(cache=False)
-def _wide_rows(x, start, count, wide, group):
-    """x[start : start + count] (flat) as (groups, group, wide), and what is left, flat."""
-    groups = count // (group * wide)
-    split = start + groups * group * wide
-    return x[start:split].reshape(groups, group, wide), x[split : start + count]
+def _sum_columns(x, rest, first, last, sums):
+    """sums (a wide row) = column sums of the wide rows x[first:last] and of the rest."""
+    for j in range(sums.size):
+        sums[j] = 0
+    fours = first + (last - first) // 4 * 4
+    for r in range(first, fours, 4):  # the sums are fetched and stored once for four rows
+        for j in range(sums.size):
+            sums[j] += (x[r, j] + x[r + 1, j]) + (x[r + 2, j] + x[r + 3, j])
+    for r in range(fours, last):
+        for j in range(sums.size):
+            sums[j] += x[r, j]
+    for j in range(rest.size):
+        sums[j] += rest[j]
 
 
-@jit(fastmath=CONTRACT, cache=False)
-def _sum_columns(x, start, count, sums):
-    """sums (a wide row) = column sums of the flat x[start : start + count]."""
-    wide = sums.size
-    sums[:] = 0
-    groups, rest = _wide_rows(x, start, count, wide, 4)
-    for g in range(groups.shape[0]):  # the sums are fetched and stored once for four rows
-        for j in range(wide):
-            sums[j] += (groups[g, 0, j] + groups[g, 1, j]) + (groups[g, 2, j] + groups[g, 3, j])
-    for done in range(0, rest.size, wide):
-        for j in range(min(wide, rest.size - done)):
-            sums[j] += rest[done + j]
-
-
-@jit(fastmath=CONTRACT, cache=False)
-def _sum_deviations(x, start, count, center, sums, squares):
+@jit(cache=False)
+def _sum_deviations(x, rest, first, last, center, sums, squares):
     """sums and squares = column sums of x - center and of (x - center)^2."""
-    wide = sums.size
-    sums[:] = 0
-    squares[:] = 0
-    groups, rest = _wide_rows(x, start, count, wide, 4)
-    for g in range(groups.shape[0]):
-        for j in range(wide):
-            a, b = groups[g, 0, j] - center[j], groups[g, 1, j] - center[j]
-            c, d = groups[g, 2, j] - center[j], groups[g, 3, j] - center[j]
+    for j in range(sums.size):
+        sums[j] = squares[j] = 0
+    fours = first + (last - first) // 4 * 4
+    for r in range(first, fours, 4):
+        for j in range(sums.size):
+            a, b = x[r, j] - center[j], x[r + 1, j] - center[j]
+            c, d = x[r + 2, j] - center[j], x[r + 3, j] - center[j]
             sums[j] += (a + b) + (c + d)
             squares[j] += (a * a + b * b) + (c * c + d * d)
-    for done in range(0, rest.size, wide):
-        for j in range(min(wide, rest.size - done)):
-            a = rest[done + j] - center[j]
+    for r in range(fours, last):
+        for j in range(sums.size):
+            a = x[r, j] - center[j]
             sums[j] += a
             squares[j] += a * a
+    for j in range(rest.size):
+        a = rest[j] - center[j]
+        sums[j] += a
+        squares[j] += a * a
 
 
-def _block_moments(x, columns, means, deviations):
+def _block_moments(x, rest, means, deviations):
     """Mean and sum of squared deviations of each block's columns: (blocks, C) in float64.
 
     Two passes over the block, the second over what the cache holds. The second also sums the plain
     deviations: what the first mean was wrong by (the corrected two-pass algorithm of Chan, Golub &
     LeVeque, The American Statistician 37, 1983).
     """
-    rows = x.size // columns
-    step = _block_rows(columns)
-    fold = _fold(columns)
-    for block in prange(means.shape[0]):
-        first, last = block * step, min((block + 1) * step, rows)
-        count = last - first
-        sums = np.empty(fold * columns, x.dtype)
-        squares = np.empty_like(sums)
-        center = np.empty_like(sums)
-        _sum_columns(x, first * columns, count * columns, sums)
+    blocks, columns = means.shape
+    wide = x.shape[1]
+    for block in prange(blocks):
+        first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, x.shape[0])
+        tail = rest if block == blocks - 1 else rest[:0]
+        count = ((last - first) * wide + tail.size) // columns
+        sums, squares = np.empty(wide, x.dtype), np.empty(wide, x.dtype)
+        center, mean = np.empty(wide, x.dtype), np.empty(columns, x.dtype)
+        _sum_columns(x, tail, first, last, sums)
         for column in range(columns):
-            mean = x.dtype.type(_folded(sums, columns, column) / count)
-            for j in range(column, center.size, columns):
-                center[j] = mean
-        _sum_deviations(x, first * columns, count * columns, center, sums, squares)
+            mean[column] = _fold(sums, columns, column) / count
+        _tile(mean, center)
+        _sum_deviations(x, tail, first, last, center, sums, squares)
         for column in range(columns):
-            error = _folded(sums, columns, column) / count
-            means[block, column] = center[column] + error
-            total = _folded(squares, columns, column)
-            deviations[block, column] = total - count * error * error
+            error = _fold(sums, columns, column) / count
+            means[block, column] = mean[column] + error
+            deviations[block, column] = _fold(squares, columns, column) - count * error * error
 
 
-@jit(fastmath=CONTRACT)
-def _merge_moments(means, deviations, rows, columns, mean, var):
+@jit
+def _merge_moments(means, deviations, block_rows, rows, mean, var):
     """The blocks' moments into one, block after block (the update formula of the same paper)."""
-    merged, spread = means[0].copy(), deviations[0].copy()
-    step = _block_rows(columns)
-    for block in range(1, means.shape[0]):
-        before = block * step
-        count = min(step, rows - before)
-        share = count / (before + count)
-        for column in range(columns):
-            delta = means[block, column] - merged[column]
-            merged[column] += delta * share
-            spread[column] += deviations[block, column] + delta * delta * (before * share)
+    blocks, columns = means.shape
     for column in range(columns):
-        mean[column] = merged[column]
-        var[column] = max(spread[column] / rows, 0.0)
+        merged, spread = means[0, column], deviations[0, column]
+        for block in range(1, blocks):
+            before = block * block_rows
+            count = block_rows if block < blocks - 1 else rows - before
+            share = count / (before + count)
+            delta = means[block, column] - merged
+            merged += delta * share
+            spread += deviations[block, column] + delta * delta * (before * share)
+        mean[column] = merged
+        var[column] = max(spread, 0.0) / rows
 
 
 _BLOCK_MOMENTS = Pass(_block_moments)
@@ -168,86 +159,92 @@ def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("column_moments: x has no rows, so its mean is not defined")
     mean, var = np.empty(columns, x.dtype), np.empty(columns, x.dtype)
     if columns:
-        means = np.empty((-(-rows // block_rows(columns)), columns))
+        wide, rest = _split(x)
+        means = np.empty((_block_count(wide), columns))
         deviations = np.empty_like(means)
-        _BLOCK_MOMENTS(x.size, x.ravel(), columns, means, deviations)
-        _merge_moments(means, deviations, rows, columns, mean, var)
+        _BLOCK_MOMENTS(x.size, wide, rest, means, deviations)
+        block_rows = BLOCK_ROWS * wide.shape[1] // columns
+        _merge_moments(means, deviations, block_rows, rows, mean, var)
     return mean, var
 
 
 # --- batch normalization --------------------------------------------------------------------------
 
 
-def _apply(x, mean, inv_std, gamma, beta, out):
-    mean, scale, beta = _wide(mean), _wide(gamma * inv_std), _wide(beta)
-    wide = mean.size
-    size = BLOCK_ROWS * wide
-    for block in prange((x.size + size - 1) // size):
-        start, count = block * size, min(size, x.size - block * size)
-        rows, rest = _wide_rows(x, start, count, wide, 1)
-        out_rows, out_rest = _wide_rows(out, start, count, wide, 1)
-        for r in range(rows.shape[0]):
+def _apply(x, rest, mean_c, scale_c, beta_c, out, out_rest):
+    """out = (x - mean) * scale + beta."""
+    wide = x.shape[1]
+    mean, scale, beta = np.empty(wide, x.dtype), np.empty(wide, x.dtype), np.empty(wide, x.dtype)
+    _tile(mean_c, mean)
+    _tile(scale_c, scale)
+    _tile(beta_c, beta)
+    for block in prange((x.shape[0] + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, x.shape[0])):
             for j in range(wide):
-                out_rows[r, 0, j] = (rows[r, 0, j] - mean[j]) * scale[j] + beta[j]
-        for j in range(rest.size):
-            out_rest[j] = (rest[j] - mean[j]) * scale[j] + beta[j]
+                out[r, j] = (x[r, j] - mean[j]) * scale[j] + beta[j]
+    for j in range(rest.size):
+        out_rest[j] = (rest[j] - mean[j]) * scale[j] + beta[j]
 
 
-def _grad_sums(grad, x, mean, products, sums):
+def _grad_sums(grad, grad_rest, x, x_rest, mean_c, products, sums):
     """Each block's column sums of grad * (x - mean) and of grad: (blocks, C) in float64."""
-    mean = _wide(mean)
-    wide, columns = mean.size, sums.shape[1]
-    size = BLOCK_ROWS * wide
-    for block in prange(sums.shape[0]):
-        start, count = block * size, min(size, x.size - block * size)
+    blocks, columns = sums.shape
+    wide = x.shape[1]
+    mean = np.empty(wide, x.dtype)
+    _tile(mean_c, mean)
+    for block in prange(blocks):
         with_x, plain = np.zeros(wide, x.dtype), np.zeros(wide, x.dtype)
-        x_groups, x_rest = _wide_rows(x, start, count, wide, 4)
-        groups, rest = _wide_rows(grad, start, count, wide, 4)
-        for g in range(groups.shape[0]):
+        first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, x.shape[0])
+        fours = first + (last - first) // 4 * 4
+        for r in range(first, fours, 4):
             for j in range(wide):
-                a, b, c, d = groups[g, 0, j], groups[g, 1, j], groups[g, 2, j], groups[g, 3, j]
+                a, b, c, d = grad[r, j], grad[r + 1, j], grad[r + 2, j], grad[r + 3, j]
                 plain[j] += (a + b) + (c + d)
-                first = a * (x_groups[g, 0, j] - mean[j]) + b * (x_groups[g, 1, j] - mean[j])
-                second = c * (x_groups[g, 2, j] - mean[j]) + d * (x_groups[g, 3, j] - mean[j])
-                with_x[j] += first + second
-        for done in range(0, rest.size, wide):
-            for j in range(min(wide, rest.size - done)):
-                plain[j] += rest[done + j]
-                with_x[j] += rest[done + j] * (x_rest[done + j] - mean[j])
+                first_two = a * (x[r, j] - mean[j]) + b * (x[r + 1, j] - mean[j])
+                last_two = c * (x[r + 2, j] - mean[j]) + d * (x[r + 3, j] - mean[j])
+                with_x[j] += first_two + last_two
+        for r in range(fours, last):
+            for j in range(wide):
+                plain[j] += grad[r, j]
+                with_x[j] += grad[r, j] * (x[r, j] - mean[j])
+        if block == blocks - 1:
+            for j in range(x_rest.size):
+                plain[j] += grad_rest[j]
+                with_x[j] += grad_rest[j] * (x_rest[j] - mean[j])
         for column in range(columns):
-            products[block, column] = _folded(with_x, columns, column)
-            sums[block, column] = _folded(plain, columns, column)
+            products[block, column] = _fold(with_x, columns, column)
+            sums[block, column] = _fold(plain, columns, column)
 
 
 @jit
-def _sum_blocks(parts, out):
-    """out (C,) = sum over the blocks of parts (blocks, C), in order, in float64."""
-    total = np.zeros(parts.shape[1])
-    for block in range(parts.shape[0]):
-        for column in range(parts.shape[1]):
-            total[column] += parts[block, column]
-    for column in range(parts.shape[1]):
-        out[column] = total[column]
+def _sum_blocks(products, sums, inv_std, dgamma, dbeta):
+    """dgamma, dbeta (C,) from the blocks' sums, added in order, in float64."""
+    for column in range(sums.shape[1]):
+        product, total = 0.0, 0.0
+        for block in range(sums.shape[0]):
+            product += products[block, column]
+            total += sums[block, column]
+        dgamma[column] = product * inv_std[column]
+        dbeta[column] = total
 
 
-def _grad_input(grad, x, gamma, mean, inv_std, dgamma, dbeta, count, out):
-    count = x.dtype.type(count)
-    offset, slope = _wide(dbeta / count), _wide(inv_std * dgamma / count)
-    mean, scale = _wide(mean), _wide(gamma * inv_std)
-    wide = mean.size
-    size = BLOCK_ROWS * wide
-    for block in prange((x.size + size - 1) // size):
-        start, count = block * size, min(size, x.size - block * size)
-        x_rows, x_rest = _wide_rows(x, start, count, wide, 1)
-        rows, rest = _wide_rows(grad, start, count, wide, 1)
-        out_rows, out_rest = _wide_rows(out, start, count, wide, 1)
-        for r in range(rows.shape[0]):
+def _grad_input(grad, grad_rest, x, x_rest, mean_c, scale_c, offset_c, slope_c, out, out_rest):
+    """out = scale * (grad - offset - slope * (x - mean))."""
+    wide = x.shape[1]
+    mean, scale = np.empty(wide, x.dtype), np.empty(wide, x.dtype)
+    offset, slope = np.empty(wide, x.dtype), np.empty(wide, x.dtype)
+    _tile(mean_c, mean)
+    _tile(scale_c, scale)
+    _tile(offset_c, offset)
+    _tile(slope_c, slope)
+    for block in prange((x.shape[0] + BLOCK_ROWS - 1) // BLOCK_ROWS):
+        for r in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, x.shape[0])):
             for j in range(wide):
-                along = slope[j] * (x_rows[r, 0, j] - mean[j])
-                out_rows[r, 0, j] = scale[j] * (rows[r, 0, j] - offset[j] - along)
-        for j in range(rest.size):
-            along = slope[j] * (x_rest[j] - mean[j])
-            out_rest[j] = scale[j] * (rest[j] - offset[j] - along)
+                along = slope[j] * (x[r, j] - mean[j])
+                out[r, j] = scale[j] * (grad[r, j] - offset[j] - along)
+    for j in range(x_rest.size):
+        along = slope[j] * (x_rest[j] - mean[j])
+        out_rest[j] = scale[j] * (grad_rest[j] - offset[j] - along)
 
 
 _APPLY, _GRAD_SUMS, _GRAD_INPUT = Pass(_apply), Pass(_grad_sums), Pass(_grad_input)
@@ -266,8 +263,8 @@ def batch_norm_apply(
     _check_columns(name, {"x": x}, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
     result = _result(name, out, x, x)
     if x.size:
-        vectors = mean.ravel(), inv_std.ravel(), gamma.ravel(), beta.ravel()
-        _APPLY(x.size, x.ravel(), *vectors, result.ravel())
+        vectors = mean.ravel(), gamma * inv_std, beta.ravel()
+        _APPLY(x.size, *_split(x), *vectors, *_split(result))
     return _given(result, out)
 
 
@@ -277,15 +274,14 @@ def batch_norm_grad_sums(
     """dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
     name = "batch_norm_grad_sums"
     _check_columns(name, {"x": x, "grad": grad}, mean=mean, inv_std=inv_std)
-    rows, columns = x.shape
+    columns = x.shape[1]
     dgamma, dbeta = np.zeros(columns, x.dtype), np.zeros(columns, x.dtype)
     if x.size:
-        products = np.empty((-(-rows // block_rows(columns)), columns))
+        wide, rest = _split(x)
+        products = np.empty((_block_count(wide), columns))
         sums = np.empty_like(products)
-        _GRAD_SUMS(x.size, grad.ravel(), x.ravel(), mean.ravel(), products, sums)
-        _sum_blocks(products, dgamma)
-        _sum_blocks(sums, dbeta)
-    dgamma *= inv_std
+        _GRAD_SUMS(x.size, *_split(grad), wide, rest, mean.ravel(), products, sums)
+        _sum_blocks(products, sums, inv_std.ravel(), dgamma, dbeta)
     return dgamma, dbeta
 
 
@@ -306,8 +302,9 @@ def batch_norm_grad_input(
     _check_columns(name, {"x": x, "grad": grad}, **vectors)
     result = _result(name, out, x, grad, x)
     if x.size:
-        flat = [vector.ravel() for vector in vectors.values()]
-        _GRAD_INPUT(x.size, grad.ravel(), x.ravel(), *flat, float(count), result.ravel())
+        share = x.dtype.type(1 / count)
+        columns = mean.ravel(), gamma * inv_std, dbeta * share, inv_std * dgamma * share
+        _GRAD_INPUT(x.size, *_split(grad), *_split(x), *columns, *_split(result))
     return _given(result, out)
 
 

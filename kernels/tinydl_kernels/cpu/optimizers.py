@@ -12,8 +12,7 @@ import math
 import numpy as np
 from numba import prange
 
-from ._jit import jit
-from ._passes import BLOCK, CONTRACT, Pass, block_size, blocks, check_floats, check_shape
+from ._passes import BLOCK, Pass, block_size, blocks, check_floats, check_shape
 from .elementary import bits, elementary
 
 # --- loops ------------------------------------------------------------------------------------------
@@ -67,7 +66,7 @@ def _adam(value, grad, m, v, beta_1, beta_2, rate, grad_rate, root, epsilon, dec
 
 
 def _rmsprop(centered, with_velocity):
-    """The loop of one variant. Slots that it does not have are given as `square` and not read."""
+    """The loop of one variant; what it gets for a slot that it does not have, it leaves alone."""
 
     def rmsprop(value, grad, square, average, velocity, lr, rho, epsilon, momentum, decay):
         real = value.dtype.type
@@ -103,30 +102,30 @@ def _rmsprop(centered, with_velocity):
 # Sums are kept in lanes: element i goes into lane i % LANES, so that neighbours are added as vectors,
 # and in an order that is written here, not left to the compiler: it is the same everywhere.
 LANES = 64
+BLOCK_ROWS = BLOCK // LANES
 
 
-@jit(fastmath=CONTRACT, cache=False)
-def _block_squares(x, start, count):
-    """Sum of squares of x[start : start + count] in float64."""
-    lanes = np.zeros(LANES)
-    split = start + count // (4 * LANES) * (4 * LANES)
-    groups, rest = x[start:split].reshape(-1, 4, LANES), x[split : start + count]
-    for g in range(groups.shape[0]):  # four numbers a lane: the lanes are fetched a quarter as often
-        for lane in range(LANES):
-            a, b = np.float64(groups[g, 0, lane]), np.float64(groups[g, 1, lane])
-            c, d = np.float64(groups[g, 2, lane]), np.float64(groups[g, 3, lane])
-            lanes[lane] += (a * a + b * b) + (c * c + d * d)
-    for k in range(rest.size):
-        lanes[k % LANES] += np.float64(rest[k]) * np.float64(rest[k])
-    total = 0.0
-    for lane in range(LANES):
-        total += lanes[lane]
-    return total
-
-
-def _squared_norm(x, sums):
+def _squared_norm(x, rest, sums):
+    """Each block's sum of squares in float64; x (rows, LANES), what is left over in `rest`."""
     for block in prange(sums.size):
-        sums[block] = _block_squares(x, block * BLOCK, block_size(block, x.size))
+        lanes = np.zeros(LANES)
+        first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, x.shape[0])
+        fours = first + (last - first) // 4 * 4
+        for r in range(first, fours, 4):  # the lanes are fetched and stored once for four rows
+            for j in range(LANES):
+                a, b = np.float64(x[r, j]), np.float64(x[r + 1, j])
+                c, d = np.float64(x[r + 2, j]), np.float64(x[r + 3, j])
+                lanes[j] += (a * a + b * b) + (c * c + d * d)
+        for r in range(fours, last):
+            for j in range(LANES):
+                lanes[j] += np.float64(x[r, j]) * np.float64(x[r, j])
+        if block == sums.size - 1:
+            for j in range(rest.size):
+                lanes[j] += np.float64(rest[j]) * np.float64(rest[j])
+        total = 0.0
+        for j in range(LANES):
+            total += lanes[j]
+        sums[block] = total
 
 
 @elementary
@@ -225,8 +224,8 @@ def rmsprop_step(
         "value": value,
         "grad": grad,
         "square": square,
-        "average": square if average is None else average,
-        "velocity": square if velocity is None else velocity,
+        "average": average,
+        "velocity": velocity,
     }
     _update("rmsprop_step", loop, arrays, lr, rho, epsilon, momentum, lr * weight_decay)
 
@@ -280,9 +279,11 @@ def nadam_step(
 def squared_norm(x: np.ndarray) -> float:
     """Sum of squares in float64; the same bits for any number of threads."""
     check_floats("squared_norm", x=x)
-    sums = np.empty(-(-x.size // BLOCK))
-    _SQUARED_NORM(x.size, x.ravel(), sums)
-    return math.fsum(sums) if sums.size > 1 else float(sums.sum())
+    flat = x.ravel()
+    split = flat.size // LANES * LANES
+    sums = np.empty(max(1, -(-split // BLOCK)))
+    _SQUARED_NORM(x.size, flat[:split].reshape(-1, LANES), flat[split:], sums)
+    return float(sums[0]) if sums.size == 1 else math.fsum(sums)
 
 
 def all_finite(x: np.ndarray) -> bool:
@@ -307,23 +308,27 @@ def scale_(x: np.ndarray, factor: float) -> np.ndarray:
     return x
 
 
-def _update(name: str, loop: Pass, arrays: dict[str, np.ndarray], *scalars: float) -> None:
-    """Run a loop that changes arrays in place; `grad`, where there is one, is only read."""
+def _update(name: str, loop: Pass, slots: dict[str, np.ndarray | None], *scalars: float) -> None:
+    """Run a loop that changes arrays in place; `grad`, where there is one, is only read.
+
+    A slot that is None is not read or written by the loop, which is given the first array instead.
+    """
+    arrays = {argument: array for argument, array in slots.items() if array is not None}
     check_floats(name, **arrays)
-    (_, first), *others = arrays.items()
-    contiguous = first.flags.c_contiguous
-    for argument, array in others:
+    first = next(iter(arrays.values()))
+    contiguous = True
+    for argument, array in arrays.items():
         check_shape(name, argument, array, first.shape)
         contiguous &= array.flags.c_contiguous
-    for argument, array in arrays.items():
         if argument != "grad" and not array.flags.writeable:
             raise ValueError(f"{name}: {argument} is read-only")
-    flat = [array.ravel() for array in arrays.values()]
-    loop(first.size, *flat, *[float(scalar) for scalar in scalars])
+    flat = {argument: array.ravel() for argument, array in arrays.items()}
+    spare = next(iter(flat.values()))
+    loop(first.size, *[flat.get(slot, spare) for slot in slots], *map(float, scalars))
     if not contiguous:  # then ravel made copies
-        for (argument, array), result in zip(arrays.items(), flat, strict=True):
+        for argument, array in arrays.items():
             if argument != "grad":
-                array[...] = result.reshape(array.shape)
+                array[...] = flat[argument].reshape(array.shape)
 
 
 def _check_step(name: str, step: int) -> None:

@@ -91,12 +91,12 @@ def lstm_cell(
     z: np.ndarray, c_prev: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """gates (N, 4H), c, tanh_c, h (N, H). See `reference.lstm_cell`."""
-    _check("lstm_cell", c_prev, 4, z=z)
-    gates = np.empty(z.shape, z.dtype)
-    c, tanh_c, h = (np.empty(c_prev.shape, z.dtype) for _ in range(3))
-    by_gate = _by_gate(4, z, c_prev, gates)
-    _LSTM(z.size, *by_gate, c, tanh_c, h)
-    return gates, c, tanh_c, h
+    rows, units = _shape("lstm_cell", {"c_prev": c_prev}, 4, {"z": z})
+    gates = np.empty((rows, 4, units), z.dtype)
+    c, tanh_c, h = np.empty((3, rows, units), z.dtype)
+    z = np.ascontiguousarray(z).reshape(rows, 4, units)
+    _LSTM(z.size, z, np.ascontiguousarray(c_prev), gates, c, tanh_c, h)
+    return gates.reshape(rows, 4 * units), c, tanh_c, h
 
 
 def lstm_cell_grad(
@@ -107,60 +107,51 @@ def lstm_cell_grad(
     tanh_c: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """dz (N, 4H), dc_prev (N, H). See `reference.lstm_cell_grad`."""
-    states = {"grad_h": grad_h, "grad_c": grad_c, "tanh_c": tanh_c}
-    _check("lstm_cell_grad", c_prev, 4, states, gates=gates)
-    dz, dc_prev = np.empty(gates.shape, gates.dtype), np.empty(c_prev.shape, gates.dtype)
-    by_gate = _by_gate(4, grad_h, grad_c, gates, c_prev, tanh_c, dz)
-    _LSTM_GRAD(gates.size, *by_gate, dc_prev)
-    return dz, dc_prev
+    states = {"c_prev": c_prev, "grad_h": grad_h, "grad_c": grad_c, "tanh_c": tanh_c}
+    rows, units = _shape("lstm_cell_grad", states, 4, {"gates": gates})
+    dz, dc_prev = np.empty((rows, 4, units), gates.dtype), np.empty((rows, units), gates.dtype)
+    gates = np.ascontiguousarray(gates).reshape(rows, 4, units)
+    c_prev, grad_h, grad_c, tanh_c = map(np.ascontiguousarray, states.values())
+    _LSTM_GRAD(gates.size, grad_h, grad_c, gates, c_prev, tanh_c, dz, dc_prev)
+    return dz.reshape(rows, 4 * units), dc_prev
 
 
 def gru_cell(zx: np.ndarray, zh: np.ndarray, h_prev: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """gates (N, 3H), h (N, H). See `reference.gru_cell`."""
-    _check("gru_cell", h_prev, 3, zx=zx, zh=zh)
-    gates, h = np.empty(zx.shape, zx.dtype), np.empty(h_prev.shape, zx.dtype)
-    _GRU(zx.size, *_by_gate(3, zx, zh, h_prev, gates), h)
-    return gates, h
+    rows, units = _shape("gru_cell", {"h_prev": h_prev}, 3, {"zx": zx, "zh": zh})
+    gates, h = np.empty((rows, 3, units), zx.dtype), np.empty((rows, units), zx.dtype)
+    zx, zh = (np.ascontiguousarray(z).reshape(rows, 3, units) for z in (zx, zh))
+    _GRU(zx.size, zx, zh, np.ascontiguousarray(h_prev), gates, h)
+    return gates.reshape(rows, 3 * units), h
 
 
 def gru_cell_grad(
     grad_h: np.ndarray, gates: np.ndarray, zh: np.ndarray, h_prev: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dzx, dzh (N, 3H), dh_prev (N, H). See `reference.gru_cell_grad`."""
-    _check("gru_cell_grad", h_prev, 3, {"grad_h": grad_h}, gates=gates, zh=zh)
-    dzx, dzh = np.empty(gates.shape, gates.dtype), np.empty(gates.shape, gates.dtype)
-    dh_prev = np.empty(h_prev.shape, gates.dtype)
-    _GRU_GRAD(gates.size, *_by_gate(3, grad_h, gates, zh, h_prev, dzx, dzh), dh_prev)
-    return dzx, dzh, dh_prev
+    states = {"h_prev": h_prev, "grad_h": grad_h}
+    rows, units = _shape("gru_cell_grad", states, 3, {"gates": gates, "zh": zh})
+    dzx, dzh = np.empty((2, rows, 3, units), gates.dtype)
+    dh_prev = np.empty((rows, units), gates.dtype)
+    gates, zh = (np.ascontiguousarray(array).reshape(rows, 3, units) for array in (gates, zh))
+    h_prev, grad_h = map(np.ascontiguousarray, states.values())
+    _GRU_GRAD(gates.size, grad_h, gates, zh, h_prev, dzx, dzh, dh_prev)
+    return dzx.reshape(rows, 3 * units), dzh.reshape(rows, 3 * units), dh_prev
 
 
-def _by_gate(gate_count: int, *arrays: np.ndarray) -> list[np.ndarray]:
-    """Contiguous arrays; those of shape (N, gate_count * H) as (N, gate_count, H)."""
-    rows, units = min(array.shape for array in arrays)
-    return [
-        np.ascontiguousarray(array)
-        if array.shape[1] == units
-        else np.ascontiguousarray(array).reshape(rows, gate_count, units)
-        for array in arrays
-    ]
-
-
-def _check(
-    name: str,
-    previous: np.ndarray,
-    gate_count: int,
-    states: dict[str, np.ndarray] | None = None,
-    **wide: np.ndarray,
-) -> None:
-    """Shapes: previous and states (N, H), wide (N, gate_count * H)."""
-    states = states or {}
-    check_floats(name, **wide, previous=previous, **states)
-    if previous.ndim != 2:
-        raise ValueError(f"{name}: the previous state must have shape (N, H), not {previous.shape}")
+def _shape(
+    name: str, states: dict[str, np.ndarray], gates: int, wide: dict[str, np.ndarray]
+) -> tuple[int, int]:
+    """(N, H), after a check of all arrays: states (N, H), wide (N, gates * H)."""
+    check_floats(name, **wide, **states)
+    (argument, previous), *_ = states.items()
+    if previous.ndim != 2 or previous.shape[1] == 0:
+        raise ValueError(
+            f"{name}: {argument} must have shape (N, H) with H > 0, not {previous.shape}"
+        )
     rows, units = previous.shape
     for argument, array in states.items():
         check_shape(name, argument, array, (rows, units))
     for argument, array in wide.items():
-        check_shape(name, argument, array, (rows, gate_count * units))
-    if units == 0:
-        raise ValueError(f"{name}: a cell needs at least one unit")
+        check_shape(name, argument, array, (rows, gates * units))
+    return rows, units

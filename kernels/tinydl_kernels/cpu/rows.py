@@ -6,6 +6,7 @@ from ._jit import REASSOCIATE, jit
 from ._passes import BLOCK
 from .elementary import bits, elementary, number
 
+
 @jit(cache=False)
 def rows_per_block(columns):
     """How many rows of so many columns make up a block; at least one."""
