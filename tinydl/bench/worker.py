@@ -110,13 +110,7 @@ def memory() -> int:
     return peak_memory()
 
 
-def compilation(architecture: str, dtypes: list[str]) -> dict:
-    from tinydl.bench.compiling import compile_for
-
-    return compile_for(architecture, dtypes)
-
-
-DUTIES = (prepare, turn, forget, importable, blas, peaks, profile, memory, compilation)
+DUTIES = (prepare, turn, forget, importable, blas, peaks, profile, memory)
 
 
 def answer(request: dict[str, Any]) -> dict:
