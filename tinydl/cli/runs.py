@@ -13,7 +13,9 @@ runs/2026-01-31T12-00-00-mnist-lenet/
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import tinydl
+from tinydl.distributed.launch import JOB, RESTART
 
 
 def create_run_folder(root: Path, label: str) -> Path:
@@ -38,6 +41,18 @@ def create_run_folder(root: Path, label: str) -> Path:
     raise FileExistsError(f"{root} has a thousand runs of this second")
 
 
+def run_of_restarted_job(root: Path) -> Path | None:
+    """The folder that an earlier start of this job made, where ``tinydl launch`` starts it again; else None."""
+    job = os.environ.get(JOB)
+    if job is None or os.environ.get(RESTART, "0") == "0":
+        return None
+    for file in root.glob("*/provenance.json"):
+        with contextlib.suppress(OSError, ValueError):  # cut off: that start had not trained yet
+            if json.loads(file.read_text(encoding="utf-8")).get("job") == job:
+                return file.parent
+    return None
+
+
 def write_json(path: Path, data: Any) -> None:
     path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -51,6 +66,7 @@ def provenance() -> dict[str, Any]:
         "packages": {name: version(name) for name in ("numpy", "numba", "scikit-learn")},
         "platform": platform.platform(),
         "command": sys.argv,
+        "job": os.environ.get(JOB),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

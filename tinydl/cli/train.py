@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,12 @@ from tinydl.cli.runs import (
     plot_curves,
     provenance,
     read_metrics,
+    run_of_restarted_job,
     write_json,
 )
+from tinydl.distributed import world
+from tinydl.distributed.faults import speaks
+from tinydl.distributed.launch import RESTART
 
 DEFAULTS = RunConfig()
 console = Console()
@@ -101,15 +106,25 @@ def train(
         "distributed": {"deterministic": deterministic},
     }
     try:
-        if resume is not None:
-            folder, run = resume, read_run(resume)
-        else:
-            run = merge(read_config(config) if config else RunConfig(), flags)
-            folder = None
+        world()  # from here on, an error on one of several ranks ends all
+        folder = resume or find_restarted(runs)
+        asked = read_config(config) if config else RunConfig()
+        run = read_run(folder) if folder else merge(asked, flags)
         execute(run, runs, folder)
     except (ConfigError, ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        if speaks(f"{error}"):
+            stderr = Console(stderr=True)
+            stderr.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
+
+
+def find_restarted(runs: Path) -> Path | None:
+    """The run's folder where ``tinydl launch`` starts a job again: rank 0 looks, and all do as it found."""
+    if os.environ.get(RESTART, "0") == "0":
+        return None
+    found = run_of_restarted_job(runs) if world().rank == 0 else None
+    text = world().broadcast_text(str(found or ""))
+    return Path(text) if text else None
 
 
 def read_run(folder: Path) -> RunConfig:
@@ -201,8 +216,9 @@ def start_record(run: RunConfig, runs: Path, data_name: str, preprocessing: dict
     label = Path(run.model.architecture.partition(":")[0]).stem
     folder = create_run_folder(runs, f"{data_name}-{label}")
     write_json(folder / "config.json", run.model_dump(mode="json"))
-    write_json(folder / "provenance.json", provenance())
     write_json(folder / "preprocessing.json", preprocessing)
+    # Written last: a run that a restarted job can find by it is complete.
+    write_json(folder / "provenance.json", provenance())
     return folder
 
 

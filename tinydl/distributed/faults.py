@@ -27,11 +27,25 @@ STOPPED = 130  # by a signal, after a checkpoint
 SECONDS_TO_WAIT = 2.0  # for other ranks that fail too
 
 
+_faults: Faults | None = None  # of this process, where it is a rank of many
+
+
+def watch(communicator: Any) -> None:
+    """Begin to watch over this rank; called once, by ``tinydl.distributed.world``."""
+    global _faults
+    _faults = Faults(communicator)
+
+
+def speaks(error: str) -> bool:
+    """Should this process show ``error``? Only one rank does where all of them end with the same one."""
+    return _faults is None or _faults.speaks(error)
+
+
 class Faults:
     """Watches over the ways in which this process can end.
 
-    Made once, by the world, in each of its ranks: takes over ``sys.excepthook`` (uncaught errors) and ``sys.exit``
-    (errors that were caught and shown, as command lines do).
+    Takes over ``sys.excepthook`` (uncaught errors) and ``sys.exit`` (errors that were caught and shown, as command
+    lines do).
 
     Args:
         communicator: mpi4py's, of all ranks and for nothing else.
@@ -41,7 +55,7 @@ class Faults:
         self._comm = communicator
         self.rank: int = communicator.rank
         self.code = 0
-        self.parted = False  # all ranks know that all of them end
+        self._all_end: bool | None = None  # not known yet
         self._process = os.getpid()
         self._exit = sys.exit
         sys.excepthook = self.on_uncaught
@@ -65,10 +79,7 @@ class Faults:
 
     def speaks(self, error: str) -> bool:
         """Should this rank print ``error``? Yes, unless all ranks fail and a lower one has the same to say."""
-        if os.getpid() != self._process or self.parted:
-            return True
-        self.parted = self.meet(SECONDS_TO_WAIT)
-        if not self.parted:
+        if os.getpid() != self._process or not self.all_end():
             return True
         digest = np.frombuffer(hashlib.sha256(error.encode()).digest(), np.uint8)
         digests = np.empty((self._comm.size, digest.size), np.uint8)
@@ -78,17 +89,20 @@ class Faults:
 
     def at_end(self) -> None:
         """The last thing a rank does. One that ends with an error, alone, ends all."""
-        if self.code == 0 or self.parted or os.getpid() != self._process:
+        if self.code == 0 or os.getpid() != self._process or self.all_end():
             return
-        self.parted = self.meet(SECONDS_TO_WAIT)
-        if not self.parted:
-            sys.stderr.write(
-                f"[rank {self.rank}] ends with code {self.code} while other ranks are at work: "
-                "all of them are stopped\n"
-            )
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self._comm.Abort(self.code)
+        sys.stderr.write(
+            f"[rank {self.rank}] ends with code {self.code} while other ranks are at work: all are stopped\n"
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._comm.Abort(self.code)
+
+    def all_end(self) -> bool:
+        """Do all ranks end with an error now? Asked once: the answer stays."""
+        if self._all_end is None:
+            self._all_end = self.meet(SECONDS_TO_WAIT)
+        return self._all_end
 
     def meet(self, seconds: float) -> bool:
         """Wait until all ranks call this, but no longer than ``seconds``: did they all come?"""
