@@ -57,15 +57,40 @@ def test_the_saved_model_predicts_what_was_reported(one_run):
     assert np.trace(result["confusion_matrix"]) == np.sum(predicted == data.y_test)
 
 
-def test_a_model_file_of_ones_own(tmp_path):
+@pytest.fixture
+def own_model(tmp_path):
+    """Multinomial logistic regression, in a file of one's own."""
     (tmp_path / "mine.py").write_text(
         "import tinydl as tl\n"
         "def build(input_shape, classes, seed):\n"
         "    return tl.Sequential([tl.layers.Flatten(), tl.layers.Dense(classes)], seed=seed)\n"
     )
-    result = invoke("train", f"{tmp_path}/mine.py:build", "--runs", tmp_path / "r", "--epochs", 1)
+    return f"{tmp_path}/mine.py:build"
+
+
+def test_a_model_file_of_ones_own(own_model, tmp_path):
+    result = invoke("train", own_model, "--runs", tmp_path / "r", "--epochs", 1)
     assert result.exit_code == 0, result.output
     assert "650 parameters" in result.output  # 64 · 10 + 10
+
+
+def test_a_learning_rate_of_zero_is_zero(own_model, tmp_path):
+    runs = tmp_path / "r"
+    result = invoke("train", own_model, "--runs", runs, "--epochs", 2, "--learning-rate", 0)
+    assert result.exit_code == 0, result.output
+    (folder,) = runs.iterdir()
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["learning_rate"] for row in rows] == [0, 0]
+
+
+def test_a_run_that_goes_on_keeps_its_settings(one_run):
+    _, folder = one_run
+    result = invoke("train", "--resume", folder, "--epochs", 3)
+    assert result.exit_code == 1
+    assert "was started with training.epochs = 2" in result.output
+    result = invoke("train", "--resume", folder, "--epochs", 2)
+    assert result.exit_code == 0, result.output
+    assert result.output.strip().splitlines()[-1].startswith("test accuracy")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +100,7 @@ def test_a_model_file_of_ones_own(tmp_path):
         (["absent.py:build"], "there is no file absent.py"),
         (["--dataset", "mnistt"], "mnist"),
         (["--optimizer", "adan"], "did you mean 'adam"),
-        (["--epochs", "0"], "training.epochs"),
+        (["--epochs", "0"], "error: command line: training.epochs: "),
         (["--schedule", "cosin"], "'cosine'"),
         (["--resume", "nowhere"], "is not the folder of a run"),
         (["--config", "absent.toml"], "absent.toml"),

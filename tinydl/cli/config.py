@@ -69,7 +69,12 @@ class OptimizerConfig(BaseModel):
 
     @model_validator(mode="after")
     def arguments_fit_the_optimizer(self) -> OptimizerConfig:
-        cls = lookup(self.name, OPTIMIZERS, "optimizer")
+        try:
+            cls = lookup(self.name, OPTIMIZERS, "optimizer")
+        except ValueError as error:
+            raise PydanticCustomError(
+                "optimizer_argument", "{error}", {"key": "name", "error": str(error)}
+            ) from None
         known = list(inspect.signature(cls).parameters)
         for key in self.arguments():
             if key not in known:
@@ -158,7 +163,8 @@ def explain(error: ErrorDetails, text: str) -> str:
     path = [str(part) for part in error["loc"]]
     if error["type"] == "optimizer_argument":
         path.append(error["ctx"]["key"])
-    place = f"{line_of(path, text) or '?'}: {'.'.join(path)}: "
+    line = line_of(path, text)
+    place = f"{f'{line}: ' if line else ' '}{'.'.join(path)}: "
     if error["type"] == "extra_forbidden":
         known = known_keys(path[:-1])
         return f"{place}unknown key{near(path[-1], known)}; expected one of {', '.join(known)}"

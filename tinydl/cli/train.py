@@ -47,7 +47,10 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file that describes the run; flags override it.")
+        Path | None,
+        typer.Option(
+            help="A TOML file that describes the run; flags override it.", show_default="none"
+        ),
     ] = None,
     dataset: Annotated[str | None, option("data", "dataset", "--dataset")] = None,
     root: Annotated[Path | None, option("data", "root", "--root")] = None,
@@ -77,7 +80,9 @@ def train(
     ] = Path("runs"),
     resume: Annotated[
         Path | None,
-        typer.Option(help="Folder of a run that was stopped: go on where it was."),
+        typer.Option(
+            help="Folder of a run that was stopped: go on where it was.", show_default="none"
+        ),
     ] = None,
 ) -> None:
     """Train a network on images and test it: data, model, optimizer and training are all set by flags or by a file.
@@ -108,8 +113,12 @@ def train(
     try:
         world()  # from here on, an error on one of several ranks ends all
         folder = resume or find_restarted(runs)
-        asked = read_config(config) if config else RunConfig()
-        run = read_run(folder) if folder else merge(asked, flags)
+        if resume is not None:
+            run = merge(read_run(resume), flags)
+            refuse_other_settings(resume, config, run)
+        else:
+            asked = read_config(config) if config else RunConfig()
+            run = read_run(folder) if folder else merge(asked, flags)
         execute(run, runs, folder)
     except (ConfigError, ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         if speaks(f"{error}"):
@@ -132,6 +141,20 @@ def read_run(folder: Path) -> RunConfig:
     if not file.is_file():
         raise ConfigError(f"{folder} is not the folder of a run: it has no config.json")
     return check_config(json.loads(file.read_text(encoding="utf-8")), source=str(file))
+
+
+def refuse_other_settings(folder: Path, config: Path | None, run: RunConfig) -> None:
+    """A run that goes on keeps its settings: ``run`` is what the flags ask for, ``config`` what they were read from."""
+    if config is not None:
+        raise ConfigError(f"--resume takes the settings from {folder}: leave --config out")
+    saved = read_run(folder).model_dump()
+    for section, values in run.model_dump().items():
+        for key, value in values.items():
+            if saved[section].get(key) != value:
+                raise ConfigError(
+                    f"{folder} was started with {section}.{key} = {saved[section].get(key)}, and goes on with it: "
+                    f"{value} needs a run of its own"
+                )
 
 
 def merge(config: RunConfig, flags: dict[str, dict[str, Any]]) -> RunConfig:
@@ -241,7 +264,7 @@ def make_optimizer(run: RunConfig, steps: int) -> Any:
     arguments = run.optimizer.arguments()
     cls = lookup(run.optimizer.name, tl.optimizers.OPTIMIZERS, "optimizer")
     if run.training.schedule != "constant":
-        peak = arguments.get("learning_rate") or cls().learning_rate
+        peak = arguments.get("learning_rate", cls().learning_rate)
         schedules = {"cosine": tl.schedules.CosineDecay, "one_cycle": tl.schedules.OneCycle}
         arguments["learning_rate"] = schedules[run.training.schedule](peak, steps)
     return cls(**arguments)
