@@ -6,9 +6,23 @@ A seed makes a ``SeedSequence``; each purpose gets its own child, so that drawin
 
 from __future__ import annotations
 
+import operator
+from typing import Any
+
 import numpy as np
 
 PURPOSES = ("initialization", "dropout", "shuffling", "augmentation")
+
+
+def checked_seed(seed: Any) -> int | None:
+    """``seed`` as an ``int``; None stays None, for fresh numbers."""
+    try:
+        number = None if seed is None else operator.index(seed)
+    except TypeError:
+        number = -1
+    if number is not None and number < 0:
+        raise ValueError(f"seed must be a whole number >= 0 or None, got {seed!r}")
+    return number
 
 
 def stream(seed: int | None, purpose: str, *path: int) -> np.random.Generator:

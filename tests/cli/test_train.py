@@ -83,6 +83,13 @@ def test_a_learning_rate_of_zero_is_zero(own_model, tmp_path):
     assert [row["learning_rate"] for row in rows] == [0, 0]
 
 
+def test_a_damaged_description_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    result = invoke("train", "--resume", tmp_path)
+    assert result.exit_code == 1
+    assert "config.json: not valid JSON: " in result.output
+
+
 def test_a_run_that_goes_on_keeps_its_settings(one_run):
     _, folder = one_run
     result = invoke("train", "--resume", folder, "--epochs", 3)

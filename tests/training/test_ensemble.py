@@ -290,6 +290,12 @@ def test_files(combine, arguments, tmp_path):
     assert layer_config(layer_from_config(json.loads(json.dumps(config)))) == config
 
 
+def test_summary_shows_the_members(capsys):
+    tl.Ensemble(members(2)).summary()
+    text = capsys.readouterr().out
+    assert text.count("(Sequential)") == 2 and "dense (Dense)" in text
+
+
 def test_set_weights_reaches_the_members():
     ensemble, other = tl.Ensemble(members()), tl.Ensemble([member(s) for s in (7, 8, 9)])
     other.set_weights(ensemble.get_weights())

@@ -208,6 +208,27 @@ def test_class_weight_multiplies_sample_weight():
         np.testing.assert_allclose(u, v, rtol=1e-5)
 
 
+def test_one_callback_needs_no_list_and_none_is_none():
+    x, y = problem()
+    seen = []
+    callback = tl.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    classifier().fit(x, y, epochs=2, verbose=0, callbacks=callback)
+    classifier().fit(x, y, verbose=0, callbacks=None)
+    assert seen == [0, 1]
+
+
+def test_evaluate_and_predict_say_what_they_did(capsys):
+    x, y = problem()
+    model = classifier()
+    model.evaluate(x, y, verbose=0)
+    model.predict(x, verbose=0)
+    assert capsys.readouterr().out == ""
+    measured = model.evaluate(x, y, verbose=1)
+    assert f"loss {measured['loss']:.4f}" in capsys.readouterr().out
+    model.predict(x, verbose=1)
+    assert "96 samples" in capsys.readouterr().out
+
+
 def test_the_seed_decides_everything():
     x, y = problem()
     a, b, c = (classifier() for _ in range(3))

@@ -105,6 +105,38 @@ def test_summary_shows_layers_shapes_parameters_and_memory(capsys):
         assert part in text, part
 
 
+def test_an_input_in_front_builds_the_model():
+    model = tl.Sequential([tl.Input((6,)), tl.layers.Dense(4), tl.layers.Dense(3)])
+    assert (model.input_shape, model.output_shape) == ((6,), (3,))
+    expected = tl.Sequential([tl.layers.Dense(4), tl.layers.Dense(3)])
+    expected.build_model((6,))
+    assert model.config() == expected.config()
+    for u, v in zip(model.get_weights(), expected.get_weights(), strict=True):
+        assert np.array_equal(u, v)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": tl.layers.Dense(2)}, "takes a list of layers"),
+        ({"layers": [tl.Input((2,))]}, "at least one layer"),
+        ({"dtype": "float16"}, "float32 or float64, got float16"),
+        ({"seed": -1}, "seed must be a whole number >= 0 or None, got -1"),
+        ({"seed": "a"}, "got 'a'"),
+    ],
+)
+def test_sequential_refuses(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        tl.Sequential(**{"layers": [tl.layers.Dense(2)], **arguments})
+
+
+def test_numpys_integers_are_whole_numbers(tmp_path):
+    model = tl.Sequential([tl.layers.Dense(np.int64(3))], seed=np.int64(7))
+    model.build_model((2,))
+    model.save(tmp_path / "m")
+    assert tl.load(tmp_path / "m").config() == model.config()
+
+
 def test_what_needs_a_built_model_says_so():
     model = tl.Sequential([tl.layers.Dense(2)], name="mine")
     for call in (model.get_weights, model.summary, lambda: model.set_weights([])):

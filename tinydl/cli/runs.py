@@ -26,6 +26,7 @@ from typing import Any
 
 import tinydl
 from tinydl.distributed.launch import JOB, RESTART
+from tinydl.training.files import write_atomically
 
 
 def create_run_folder(root: Path, label: str) -> Path:
@@ -54,7 +55,8 @@ def run_of_restarted_job(root: Path) -> Path | None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode())
 
 
 def provenance() -> dict[str, Any]:

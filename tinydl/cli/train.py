@@ -140,7 +140,11 @@ def read_run(folder: Path) -> RunConfig:
     file = folder / "config.json"
     if not file.is_file():
         raise ConfigError(f"{folder} is not the folder of a run: it has no config.json")
-    return check_config(json.loads(file.read_text(encoding="utf-8")), source=str(file))
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid JSON: {error}") from None
+    return check_config(data, source=str(file))
 
 
 def refuse_other_settings(folder: Path, config: Path | None, run: RunConfig) -> None:

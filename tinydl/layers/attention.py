@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer, Shape
@@ -77,24 +78,20 @@ class MultiHeadAttention(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        sizes = {"num_heads": num_heads, "key_dim": key_dim}
-        sizes.update({"value_dim": value_dim} if value_dim is not None else {})
-        sizes.update({"output_dim": output_dim} if output_dim is not None else {})
-        for argument, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"MultiHeadAttention: {argument} must be a positive integer, got {value!r}"
-                )
+
+        def size(argument: str, value: Any) -> int:
+            return positive_integer("MultiHeadAttention", argument, value)
+
         if not 0 <= dropout < 1:
             raise ValueError(f"MultiHeadAttention: dropout must lie in [0, 1), got {dropout!r}")
-        self.num_heads = num_heads
-        self.key_dim = key_dim
-        self.value_dim = key_dim if value_dim is None else value_dim
+        self.num_heads = size("num_heads", num_heads)
+        self.key_dim = size("key_dim", key_dim)
+        self.value_dim = self.key_dim if value_dim is None else size("value_dim", value_dim)
         self.dropout = float(dropout)
         self.is_random = self.dropout > 0
         self.use_bias = bool(use_bias)
         self.causal = bool(causal)
-        self.output_dim = output_dim
+        self.output_dim = None if output_dim is None else size("output_dim", output_dim)
         self.kernel_initializer = get_initializer(kernel_initializer)
         self.bias_initializer = get_initializer(bias_initializer)
         self.kernel_regularizer = get_regularizer(kernel_regularizer)

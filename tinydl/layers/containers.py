@@ -209,6 +209,8 @@ class Concat(Layer):
 
 def checked_layers(container: Layer, layers: list[Layer]) -> list[Layer]:
     """The layers as a list, after a look that they are some, and each there once."""
+    if not isinstance(layers, list | tuple):
+        raise TypeError(f"{type(container).__name__} takes a list of layers, got {layers!r}")
     places: dict[int, int] = {}
     for i, layer in enumerate(layers):
         if not isinstance(layer, Layer):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.activations import ActivationFunction
@@ -57,13 +58,10 @@ class Conv2D(Layer):
     ) -> None:
         super().__init__(name)
         kind = type(self).__name__
-        for argument, value in (("filters", filters), ("groups", groups)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{kind}: {argument} must be a positive integer, got {value!r}")
+        self.filters = positive_integer(kind, "filters", filters)
+        self.groups = positive_integer(kind, "groups", groups)
         if filters % groups:
             raise ValueError(f"{kind}: groups={groups} must divide filters={filters}")
-        self.filters = filters
-        self.groups = groups
         self.kernel_size = windows.as_pair(f"{kind}: kernel_size", kernel_size)
         self.strides = windows.as_pair(f"{kind}: strides", strides)
         self.dilation_rate = windows.as_pair(f"{kind}: dilation_rate", dilation_rate)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
 from tinydl.layers.base import Shape
 from tinydl.layers.conv2d import Conv2D, image_shape
@@ -39,13 +40,11 @@ class DepthwiseConv2D(Conv2D):
         depthwise_regularizer: Regularizer | str | None = None,
         name: str | None = None,
     ) -> None:
-        if not isinstance(depth_multiplier, int) or depth_multiplier < 1:
-            raise ValueError(
-                "DepthwiseConv2D: depth_multiplier must be a positive integer, "
-                f"got {depth_multiplier!r}"
-            )
+        self.depth_multiplier = positive_integer(
+            "DepthwiseConv2D", "depth_multiplier", depth_multiplier
+        )
         super().__init__(
-            filters=depth_multiplier,  # times the channels, once they are known
+            filters=self.depth_multiplier,  # times the channels, once they are known
             kernel_size=kernel_size,
             strides=strides,
             padding=padding,
@@ -57,7 +56,6 @@ class DepthwiseConv2D(Conv2D):
             kernel_regularizer=depthwise_regularizer,
             name=name,
         )
-        self.depth_multiplier = depth_multiplier
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         super().build(input_shape, rng)

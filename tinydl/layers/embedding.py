@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer, Shape
@@ -39,11 +40,8 @@ class Embedding(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        for argument, value in (("input_dim", input_dim), ("output_dim", output_dim)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"Embedding: {argument} must be a positive integer, got {value!r}")
-        self.input_dim = input_dim
-        self.output_dim = output_dim
+        self.input_dim = positive_integer("Embedding", "input_dim", input_dim)
+        self.output_dim = positive_integer("Embedding", "output_dim", output_dim)
         self.embeddings_initializer = get_initializer(embeddings_initializer)
         self.embeddings_regularizer = get_regularizer(embeddings_regularizer)
         self.mask_zero = bool(mask_zero)

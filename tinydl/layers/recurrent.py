@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer
@@ -84,11 +85,7 @@ class Recurrent(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if not isinstance(units, int) or units < 1:
-            raise ValueError(
-                f"{type(self).__name__}: units must be a positive integer, got {units!r}"
-            )
-        self.units = units
+        self.units = positive_integer(type(self).__name__, "units", units)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = get_initializer(kernel_initializer)
         self.recurrent_initializer = get_initializer(recurrent_initializer)

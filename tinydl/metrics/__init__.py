@@ -13,7 +13,8 @@ from tinydl.metrics.accuracy import (
     TopKAccuracy,
 )
 from tinydl.metrics.base import MeanLoss, Metric
-from tinydl.metrics.confusion import F1, ConfusionMatrix, Precision, Recall
+from tinydl.metrics.confusion import F1, ConfusionMatrix, F1Score, Precision, Recall
+from tinydl.metrics.errors import MeanAbsoluteError, MeanSquaredError
 
 METRICS: dict[str, type[Metric]] = {
     "accuracy": Accuracy,
@@ -25,7 +26,12 @@ METRICS: dict[str, type[Metric]] = {
     "precision": Precision,
     "recall": Recall,
     "f1": F1,
+    "f1_score": F1Score,
     "confusion_matrix": ConfusionMatrix,
+    "mae": MeanAbsoluteError,
+    "mean_absolute_error": MeanAbsoluteError,
+    "mse": MeanSquaredError,
+    "mean_squared_error": MeanSquaredError,
 }
 
 __all__ = [
@@ -35,7 +41,10 @@ __all__ = [
     "BinaryAccuracy",
     "CategoricalAccuracy",
     "ConfusionMatrix",
+    "F1Score",
+    "MeanAbsoluteError",
     "MeanLoss",
+    "MeanSquaredError",
     "Metric",
     "Precision",
     "Recall",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import positive_integer
 from tinydl.metrics.base import Metric, ratio
 from tinydl.metrics.classes import binary_targets, class_numbers, class_targets, yes_or_no
 
@@ -91,10 +92,8 @@ class TopKAccuracy(_ShareOfHits):
     """
 
     def __init__(self, k: int = 5, name: str | None = None) -> None:
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f"TopKAccuracy: k must be a positive integer, got {k!r}")
         super().__init__(name or f"top_{k}_accuracy")
-        self.k = k
+        self.k = positive_integer("TopKAccuracy", "k", k)
 
     def hits(self, predictions, targets):
         return top_k_hits(predictions, targets, self.k, self.name)

@@ -138,6 +138,9 @@ class F1(_FromConfusion):
         return ratios(2 * tp, 2 * tp + fp + fn)
 
 
+F1Score = F1  # Keras' name
+
+
 def ratios(numerator: NDArray, denominator: NDArray) -> NDArray:
     """numerator / denominator, and 0 where the denominator is 0."""
     return np.divide(

@@ -23,6 +23,8 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     "das": DAS,
 }
 
+Nadam, RMSprop = NAdam, RMSProp  # Keras' names
+
 __all__ = [
     "DAS",
     "OPTIMIZERS",
@@ -31,9 +33,11 @@ __all__ = [
     "AdamW",
     "Momentum",
     "NAdam",
+    "Nadam",
     "Nesterov",
     "Optimizer",
     "RMSProp",
+    "RMSprop",
     "StepInfo",
     "get",
     "schedules",

@@ -138,6 +138,8 @@ def make_source(
     """
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise ValueError(f"steps_per_epoch must be a positive whole number, got {steps!r}")
+    if x is None:
+        raise TypeError("x is None: expected arrays, a DataLoader or an iterable of batches")
     if is_loader(x) or not (is_arrays(x) or y is not None):
         for name, extra in (("y", y), ("sample_weight", sample_weight)):
             if extra is not None:

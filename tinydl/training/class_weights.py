@@ -12,20 +12,23 @@ class ClassWeights:
     Args:
         weights: class number -> weight.
         one_hot: targets are rows, one-hot, and not class numbers.
+        classes: how many there are.
     """
 
-    def __init__(self, weights: dict[int, float], one_hot: bool) -> None:
+    def __init__(self, weights: dict[int, float], one_hot: bool, classes: int) -> None:
+        if not isinstance(weights, dict):
+            raise TypeError(f"class_weight must be a dict, class number -> weight, got {weights!r}")
         for label, weight in weights.items():
-            if not isinstance(label, int | np.integer) or label < 0:
-                raise ValueError(f"class_weight: classes are numbers from 0, got {label!r}")
+            if not isinstance(label, int | np.integer) or not 0 <= label < classes:
+                raise ValueError(
+                    f"class_weight: classes are numbers from 0 to {classes - 1}, got {label!r}"
+                )
             if not (np.isfinite(weight) and weight >= 0):
                 raise ValueError(
                     f"class_weight: class {label} has weight {weight}: expected a number >= 0"
                 )
         self.one_hot = one_hot
-        self.table = np.ones(
-            max(weights, default=-1) + 2
-        )  # the last entry stands for all higher classes
+        self.table = np.ones(classes)
         for label, weight in weights.items():
             self.table[label] = weight
 

@@ -21,6 +21,7 @@ from tinydl.layers import Dense, layer_config, layer_from_config, register
 from tinydl.layers.base import Layer, Shape, make_names_unique
 from tinydl.layers.containers import configs_of, layers_of
 from tinydl.losses import BinaryCrossentropy
+from tinydl.randomness import checked_seed
 from tinydl.training.compiling import final_activation
 from tinydl.training.history import History
 from tinydl.training.model import BaseModel
@@ -92,7 +93,7 @@ class Ensemble(BaseModel):
             raise ValueError(
                 "Ensemble: models vote for classes; combine values by 'mean' or 'weighted'"
             )
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self.parameter_dtype = self.models[0].parameter_dtype
         self.head = head
         self.own_head = combine == "stacking" and head is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from tinydl.training.batches import (
 )
 from tinydl.training.callbacks.base import Callback
 from tinydl.training.callbacks.checkpoint import Checkpoint
-from tinydl.training.callbacks.progress import ProgressBar
+from tinydl.training.callbacks.progress import ProgressBar, duration
 from tinydl.training.checks import check_inputs, check_targets, refuse_missing_targets
 from tinydl.training.class_weights import ClassWeights
 from tinydl.training.history import History
@@ -93,9 +94,10 @@ def fit(model: BaseModel, request: FitRequest) -> History:
 
 
 def evaluate(
-    model: BaseModel, x: Any, y: Any, batch_size: int, sample_weight: Any
+    model: BaseModel, x: Any, y: Any, batch_size: int, sample_weight: Any, verbose: int
 ) -> dict[str, Any]:
     require_compiled(model)
+    began = time.perf_counter()
     source = make_source(
         x, y, sample_weight, batch_size=fitting_batch(x, batch_size), dtype=model.parameter_dtype
     )
@@ -103,10 +105,14 @@ def evaluate(
     check_source(model, source)
     measured = evaluation.evaluate(model, source)
     assert measured is not None
+    if verbose:
+        values = [f"{name} {v:.4f}" for name, v in measured.items() if isinstance(v, float)]
+        print("  ".join([*values, duration(time.perf_counter() - began)]))
     return measured
 
 
-def predict(model: BaseModel, x: Any, batch_size: int) -> Any:
+def predict(model: BaseModel, x: Any, batch_size: int, verbose: int) -> Any:
+    began = time.perf_counter()
     if is_loader(x) and getattr(x, "shuffle", False):
         raise ValueError(
             "predict gives its outputs in the order of the batches, and this DataLoader shuffles them: "
@@ -117,7 +123,10 @@ def predict(model: BaseModel, x: Any, batch_size: int) -> Any:
     source = make_source(x, batch_size=fitting_batch(x, batch_size), dtype=model.parameter_dtype)
     build_for(model, source)
     check_source(model, source, targets=False)
-    return evaluation.predict(model, source)
+    predicted = evaluation.predict(model, source)
+    if verbose:
+        print(f"{count_samples(predicted):,} samples  {duration(time.perf_counter() - began)}")
+    return predicted
 
 
 def require_compiled(model: BaseModel) -> None:
@@ -240,4 +249,5 @@ def make_class_weights(model: BaseModel, weights: dict[int, float] | None) -> Cl
         return None
     if isinstance(model.loss, SeveralLosses):
         raise ValueError("class_weight needs one output; give sample_weight for a model of several")
-    return ClassWeights(weights, one_hot=isinstance(model.loss, CategoricalCrossentropy))
+    one_hot = isinstance(model.loss, CategoricalCrossentropy)
+    return ClassWeights(weights, one_hot, classes=max(model.output_shape[-1], 2))

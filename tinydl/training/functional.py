@@ -26,7 +26,8 @@ from tinydl.layers.base import Layer, make_names_unique
 from tinydl.layers.containers import configs_of, layers_of
 from tinydl.layers.merging import check_shapes
 from tinydl.layers.symbolic import Input, Node, SymbolicTensor
-from tinydl.training.model import BaseModel
+from tinydl.randomness import checked_seed
+from tinydl.training.model import BaseModel, checked_dtype
 
 
 @dataclass
@@ -78,8 +79,8 @@ class Model(BaseModel):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.seed = seed
-        self.parameter_dtype = np.dtype(dtype)
+        self.seed = checked_seed(seed)
+        self.parameter_dtype = checked_dtype(dtype)
         input_tensors = as_tensors(inputs, "inputs")
         output_tensors = as_tensors(outputs, "outputs")
         nodes = nodes_between(input_tensors, output_tensors)

@@ -14,10 +14,11 @@ from tinydl.distributed.strategy import SingleProcess
 from tinydl.layers import register
 from tinydl.layers.base import Layer, Shape
 from tinydl.layers.containers import Chain
+from tinydl.layers.symbolic import SymbolicTensor
 from tinydl.metrics import Metric
 from tinydl.optimizers import Optimizer
 from tinydl.parameters import Parameter, ParameterStore
-from tinydl.randomness import get_state, set_state, stream
+from tinydl.randomness import checked_seed, get_state, set_state, stream
 from tinydl.regularizers import Regularizer
 from tinydl.training import fitting
 from tinydl.training.callbacks.base import Callback
@@ -156,7 +157,7 @@ class BaseModel(Layer):
         batch_size: int = 32,
         validation_data: Any = None,
         validation_split: float = 0.0,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callback | None = (),
         verbose: int = 1,
         seed: int | None = None,
         sample_weight: Any = None,
@@ -179,7 +180,7 @@ class BaseModel(Layer):
             validation_data: (x, y), (x, y, sample_weight), a loader or an iterable: measured after every epoch.
             validation_split: in (0, 1): this share of the samples, the last ones in the order given, is not trained
                 on but measured after every epoch. Shuffle sorted data first.
-            callbacks: see ``tl.callbacks``.
+            callbacks: one or a list; see ``tl.callbacks``.
             verbose: 0 silent; 1 a progress bar (one line an epoch where the output is no terminal); 2 one line an
                 epoch.
             seed: of the order of the samples and of dropout. None: the model's own, and each further call of ``fit``
@@ -211,9 +212,9 @@ class BaseModel(Layer):
             batch_size=batch_size,
             validation_data=validation_data,
             validation_split=validation_split,
-            callbacks=list(callbacks),
+            callbacks=[callbacks] if isinstance(callbacks, Callback) else list(callbacks or ()),
             verbose=verbose,
-            seed=seed,
+            seed=checked_seed(seed),
             class_weight=class_weight,
             shuffle=shuffle,
             initial_epoch=initial_epoch,
@@ -224,18 +225,28 @@ class BaseModel(Layer):
         return fitting.fit(self, request)
 
     def evaluate(
-        self, x: Any, y: Any = None, *, batch_size: int = 32, sample_weight: Any = None
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        batch_size: int = 32,
+        sample_weight: Any = None,
+        verbose: int = 0,
     ) -> dict[str, Any]:
-        """{"loss": …, and each metric by name} over the data, given as to ``fit``. Nothing is changed."""
-        return fitting.evaluate(self, x, y, batch_size, sample_weight)
+        """{"loss": …, and each metric by name} over the data, given as to ``fit``. Nothing is changed.
 
-    def predict(self, x: Any, *, batch_size: int = 32) -> Any:
+        ``verbose=1`` prints them as well.
+        """
+        return fitting.evaluate(self, x, y, batch_size, sample_weight, verbose)
+
+    def predict(self, x: Any, *, batch_size: int = 32, verbose: int = 0) -> Any:
         """The outputs for all samples, (N, …), computed batch by batch; a list of arrays for several outputs.
 
         ``x`` is given as to ``fit``; targets in batches are left aside. Classification models that end in logits
-        predict logits: ``argmax(axis=-1)`` is the class, ``tl.layers.Softmax`` makes probabilities.
+        predict logits: ``argmax(axis=-1)`` is the class, ``tl.layers.Softmax`` makes probabilities. ``verbose=1``
+        prints how many samples there were and how long they took.
         """
-        return fitting.predict(self, x, batch_size)
+        return fitting.predict(self, x, batch_size, verbose)
 
     # ---- show and keep ------------------------------------------------------------------------------------
 
@@ -259,26 +270,36 @@ class BaseModel(Layer):
             )
 
 
+def checked_dtype(dtype: DTypeLike) -> np.dtype:
+    if np.dtype(dtype) not in (np.float32, np.float64):
+        raise TypeError(f"a model's dtype must be float32 or float64, got {np.dtype(dtype)}")
+    return np.dtype(dtype)
+
+
 @register
 class Sequential(BaseModel, Chain):
     """Layers one after another, with everything a model has.
 
     Args:
-        layers: applied in this order; a ``Sequential`` may itself be one of them.
+        layers: applied in this order; a ``Sequential`` may itself be one of them. A ``tl.Input(shape)`` in front
+            builds the model at once; without it the first data do.
         seed: makes initial weights, dropout and the order of samples repeatable; ``None`` draws fresh numbers.
         dtype: of the parameters, float32 or float64.
     """
 
     def __init__(
         self,
-        layers: list[Layer],
+        layers: list[Any],
         seed: int | None = 0,
         dtype: DTypeLike = "float32",
         name: str | None = None,
     ) -> None:
-        super().__init__(layers, name)
-        self.seed = seed
-        self.parameter_dtype = np.dtype(dtype)
+        first = layers[0] if isinstance(layers, list | tuple) and layers else None
+        super().__init__(layers[1:] if isinstance(first, SymbolicTensor) else layers, name)
+        self.seed = checked_seed(seed)
+        self.parameter_dtype = checked_dtype(dtype)
+        if isinstance(first, SymbolicTensor):
+            self.build_model(first.shape)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "seed": self.seed, "dtype": self.parameter_dtype.name}

@@ -34,7 +34,8 @@ def make_table(model: BaseModel) -> Any:
 
 
 def add_rows(table: Any, layer: Layer, depth: int) -> None:
-    for sublayer in layer.sublayers:
+    members = getattr(layer, "models", [])  # of an ensemble, which does not train them
+    for sublayer in [*members, *layer.sublayers]:
         count = sum(p.size for p in sublayer.parameters())
         size = sum(2 * p.value.nbytes for p in sublayer.parameters())  # values and gradients
         size += sum(array.nbytes for _, array in sublayer.named_states())
