@@ -24,7 +24,7 @@ FAILED = 1  # the program's own error: it would fail again
 LOST_A_RANK = 75  # another rank is gone, or memory ran out; EX_TEMPFAIL of sysexits.h: "try again"
 STOPPED = 130  # by a signal, after a checkpoint
 
-SECONDS_TO_WAIT = 2.0  # for other ranks that fail too
+SECONDS_TO_WAIT = 1.0  # for other ranks that fail too
 
 
 _faults: Faults | None = None  # of this process, where it is a rank of many
