@@ -45,6 +45,7 @@ MODULES = {
     ),
     "recurrent": ("lstm_cell", "lstm_cell_grad", "gru_cell", "gru_cell_grad"),
     "embedding": ("embedding_grad",),
+    "half": ("pack_bfloat16", "unpack_bfloat16"),
     "optimizers": (
         "sgd_step",
         "momentum_step",

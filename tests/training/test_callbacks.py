@@ -95,6 +95,8 @@ def test_callbacks_know_the_training():
     callback = tl.callbacks.Callback()
     model, _ = fit([callback], epochs=2, validation_split=0.5)
     assert callback.model is model
+    shares = callback.params.pop("clock").shares()
+    assert sum(shares.values()) == pytest.approx(1) and shares["communication"] == 0
     assert callback.params == {
         "epochs": 2,
         "steps": 1,

@@ -62,9 +62,9 @@ def test_after_so_many_steps_and_at_the_end(tmp_path):
 def test_none_is_written_twice_and_what_a_killed_process_left_is_removed(tmp_path, monkeypatch):
     written = []
 
-    def note(path, loop):
+    def note(path, loop, state):
         written.append(path.name)
-        write_checkpoint(path, loop)
+        write_checkpoint(path, loop, state)
 
     monkeypatch.setattr("tinydl.training.callbacks.checkpoint.write_checkpoint", note)
     (tmp_path / ".checkpoint-0000000001.safetensors.12ab.tmp").write_bytes(b"half of it")

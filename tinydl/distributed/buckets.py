@@ -17,16 +17,34 @@ from tinydl.layers.base import Layer
 from tinydl.parameters import ALIGNMENT, ParameterStore
 
 
-def cut(size: int, itemsize: int, bucket_bytes: int, first_bytes: int) -> list[slice]:
-    """``size`` elements in slices of ``bucket_bytes``, the first one of ``first_bytes``.
+def stretches(store: ParameterStore) -> list[slice]:
+    """The parts of the buffers that hold trainable parameters, each as long as possible."""
+    found: list[slice] = []
+    ends = [*(s.start for s in store.segments[1:]), store.grads.size]
+    for segment, end in zip(store.segments, ends, strict=True):
+        if not segment.parameter.trainable:
+            continue
+        if found and found[-1].stop == segment.start:
+            found[-1] = slice(found[-1].start, end)
+        else:
+            found.append(slice(segment.start, end))
+    return found
+
+
+def cut(parts: Iterable[slice], itemsize: int, bucket_bytes: int, first_bytes: int) -> list[slice]:
+    """``parts`` in slices of ``bucket_bytes``, the very first one of ``first_bytes``.
 
     The first is small so that communication starts early. Boundaries fall on whole cache lines.
     """
     line = ALIGNMENT // itemsize
     bucket = max(bucket_bytes // itemsize // line, 1) * line
-    first = max(min(first_bytes, bucket_bytes) // itemsize // line, 1) * line
-    edges = [0, *range(first, size, bucket), size]
-    return [slice(a, b) for a, b in pairwise(edges) if b > a]
+    width = max(min(first_bytes, bucket_bytes) // itemsize // line, 1) * line
+    buckets: list[slice] = []
+    for part in parts:
+        edges = [part.start, *range(part.start + width, part.stop, bucket), part.stop]
+        buckets += [slice(a, b) for a, b in pairwise(edges) if b > a]
+        width = bucket
+    return buckets
 
 
 class Buckets:
@@ -36,16 +54,13 @@ class Buckets:
 
     Args:
         layers: all layers of the model.
-        bucket_bytes, first_bytes: size of a bucket, and of the first one.
+        slices: the buckets, from the beginning of the buffer to its end.
     """
 
-    def __init__(
-        self, store: ParameterStore, layers: Iterable[Layer], bucket_bytes: int, first_bytes: int
-    ) -> None:
-        self.slices = cut(store.grads.size, store.grads.itemsize, bucket_bytes, first_bytes)
+    def __init__(self, store: ParameterStore, layers: Iterable[Layer], slices: list[slice]) -> None:
+        self.slices = slices
         # Behind a segment's last element come only zeros, up to where the next one starts.
-        starts = [s.start for s in store.segments]
-        self._end_of_segment = [*starts[1:], store.grads.size]
+        self._end_of_segment = [*(s.start for s in store.segments[1:]), store.grads.size]
         self._segment_of = {id(s.parameter): k for k, s in enumerate(store.segments)}
         self._uses = Counter(
             self._segment_of[id(p)] for layer in layers for p in layer.own_parameters

@@ -18,17 +18,21 @@ from numpy.typing import NDArray
 
 from tinydl.distributed.world import World
 
-Sum = Callable[[NDArray], None]  # sums one bucket over all ranks, in place
+Sum = Callable[[slice], None]  # sums one bucket over all ranks, in place
 
 
 class BlockingSums:
-    """Every bucket is summed when it is handed over: nothing overlaps, nothing can go wrong."""
+    """Every bucket is summed when it is handed over: nothing overlaps, nothing can go wrong.
+
+    Attributes:
+        seconds_waited: by the training thread, so far.
+    """
 
     def __init__(self, total: Sum) -> None:
         self._sum = total
         self.seconds_waited = 0.0
 
-    def start(self, bucket: NDArray) -> None:
+    def start(self, bucket: slice) -> None:
         began = time.perf_counter()
         self._sum(bucket)
         self.seconds_waited += time.perf_counter() - began
@@ -40,19 +44,20 @@ class BlockingSums:
         """Wait until every bucket that was started is summed."""
 
     def close(self) -> None:
-        """Let go of threads."""
+        """Let go of threads. After an error sums may be under way that will never end: wait for none."""
 
 
 class PolledSums(BlockingSums):
-    """Non-blocking allreduces, moved on by a look at them after each layer."""
+    """Non-blocking allreduces of slices of ``buffer``, moved on by a look at them after each layer."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, buffer: NDArray) -> None:
         self._world = world
+        self._buffer = buffer
         self._requests: list[Any] = []
         self.seconds_waited = 0.0
 
-    def start(self, bucket: NDArray) -> None:
-        self._requests.append(self._world.start_allreduce(bucket))
+    def start(self, bucket: slice) -> None:
+        self._requests.append(self._world.start_allreduce(self._buffer[bucket]))
 
     def poll(self) -> None:
         if self._requests:
@@ -74,14 +79,14 @@ class ThreadedSums(BlockingSums):
 
     def __init__(self, total: Sum) -> None:
         super().__init__(total)
-        self._jobs: queue.SimpleQueue[NDArray | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[slice | None] = queue.SimpleQueue()
         self._started = 0
         self._done = threading.Semaphore(0)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="tinydl-allreduce", daemon=True)
         self._thread.start()
 
-    def start(self, bucket: NDArray) -> None:
+    def start(self, bucket: slice) -> None:
         self._started += 1
         self._jobs.put(bucket)
 
@@ -96,7 +101,8 @@ class ThreadedSums(BlockingSums):
 
     def close(self) -> None:
         self._jobs.put(None)
-        self._thread.join()
+        if not self._started:
+            self._thread.join()
 
     def _run(self) -> None:
         while (bucket := self._jobs.get()) is not None:

@@ -14,23 +14,30 @@ checksum confirms it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
-
+from tinydl.configs import from_config
 from tinydl.distributed.buckets import Buckets
 from tinydl.distributed.communication import BlockingSums, PolledSums, ThreadedSums
-from tinydl.distributed.drift import check_equal
-from tinydl.distributed.strategy import COUNT, Gradients, SingleProcess, Sums, T
-from tinydl.distributed.tree import tree_sum
-from tinydl.distributed.world import world
-from tinydl.randomness import stream
+from tinydl.distributed.compression import BFloat16, Float16
+from tinydl.distributed.power_sgd import PowerSGD
+from tinydl.distributed.reduction import AllReduce
+from tinydl.distributed.replicas import Replicas, require_whole
+from tinydl.distributed.sharding import ShardedUpdate
+from tinydl.distributed.strategy import Compute, Sums
+from tinydl.distributed.top_k import TopK
+from tinydl.distributed.virtual_shards import VirtualShards
 
 MEBIBYTE = 1 << 20
+COMPRESSIONS: dict[str, type[AllReduce]] = {
+    "bfloat16": BFloat16,
+    "float16": Float16,
+    "top_k": TopK,
+    "power_sgd": PowerSGD,
+}
 
 
-class DataParallel(SingleProcess):
+class DataParallel(Replicas):
     """Train on all ranks of the world, each on its part of every batch.
 
         model.fit(x, y, batch_size=256, strategy=tl.distributed.DataParallel())      # 256 over all ranks together
@@ -38,10 +45,14 @@ class DataParallel(SingleProcess):
     Args:
         deterministic: the same weights, to the last bit, for every number of ranks that divides ``shards``. The
             batch is cut into that many virtual shards, one forward and backward pass each, whose gradients are
-            added in one fixed tree (tree.py). It costs the larger kernels' efficiency, and the overlap.
+            added in one fixed tree (tree.py). It costs the larger kernels' efficiency, and the overlap; validation
+            data are measured as a whole by every rank.
         shards: virtual shards of a batch with ``deterministic``.
         bucket_bytes, first_bucket_bytes: size of the slices of the gradient buffer that are summed at a time.
         overlap: "thread" or "poll" sum buckets beside the backward pass, "none" after it (communication.py).
+        compression: less traffic for a less exact gradient: "bfloat16" or "float16" on the wire (compression.py),
+            ``TopK(ratio)`` (top_k.py) or ``PowerSGD(rank)`` (power_sgd.py), or their names.
+        shard_optimizer: each rank keeps 1/N of the optimizer's slots, and updates 1/N of the parameters (sharding.py).
         check_every: compare the parameters across ranks every so many steps; 0 never.
     """
 
@@ -52,49 +63,62 @@ class DataParallel(SingleProcess):
         bucket_bytes: int = 4 * MEBIBYTE,
         first_bucket_bytes: int = MEBIBYTE // 4,
         overlap: Literal["thread", "poll", "none"] = "thread",
+        compression: AllReduce | str | dict | None = None,
+        shard_optimizer: bool = False,
         check_every: int = 100,
     ) -> None:
-        for name, value in (("shards", shards), ("bucket_bytes", bucket_bytes)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"DataParallel: {name} must be a positive whole number, got {value!r}"
-                )
+        super().__init__(check_every)
+        for name in ("shards", "bucket_bytes", "first_bucket_bytes"):
+            require_whole(self, name, locals()[name], 1)
         if overlap not in ("thread", "poll", "none"):
             raise ValueError(
                 f"DataParallel: overlap must be 'thread', 'poll' or 'none', got {overlap!r}"
             )
-        self.world = world()
         if deterministic and shards % self.world.size:
             raise ValueError(
                 f"DataParallel: {shards} virtual shards cannot be dealt evenly to {self.world.size} ranks; "
                 f"choose shards as a multiple of {self.world.size}"
             )
+        chosen = {
+            "deterministic": deterministic,
+            "compression": compression is not None,
+            "shard_optimizer": shard_optimizer,
+        }
+        if sum(chosen.values()) > 1:
+            both = " and ".join(name for name, yes in chosen.items() if yes)
+            raise ValueError(f"DataParallel: {both} cannot be combined, choose one")
         self.deterministic = deterministic
         self.shards = shards
         self.bucket_bytes = bucket_bytes
         self.first_bucket_bytes = first_bucket_bytes
         self.overlap = overlap
-        self.check_every = check_every
+        self.reduction = ShardedUpdate() if shard_optimizer else as_reduction(compression)
+        if overlap == "poll" and not self.reduction.can_poll:
+            raise ValueError(
+                "DataParallel: overlap='poll' is for plain sums; with compression or shard_optimizer choose 'thread'"
+            )
 
     # ---- beginning and end --------------------------------------------------------------------------------
 
     def attach(self, model: Any, seed: int) -> None:
-        """Rank 0's parameters, states and optimizer state become everyone's."""
-        self.model, self.seed = model, seed
-        self.store = model.store
-        for array in (
-            self.store.values,
-            *(state for _, state in model.named_states()),
-            *model.optimizer.slots.values(),
-        ):
-            self.world.broadcast(array)
-        self.buckets = Buckets(
-            self.store, model.layers_in_order(), self.bucket_bytes, self.first_bucket_bytes
-        )
+        super().attach(model, seed)
+        if self.deterministic and self.synchronized_layers():
+            raise ValueError(
+                "SyncBatchNorm needs all of a batch at once, deterministic=True computes it shard by shard: use "
+                "BatchNorm"
+            )
+        self.reduction.attach(self.world.side, self.store)
         self.sums = self._make_sums()
+        self._cut()
+        if self.sharded is not None:
+            self.sharded.take_over(model.optimizer)
         if not self.deterministic and self.world.size > 1:
             for layer in model.layers_in_order():
                 layer.after_backward = self._layer_finished
+
+    def finish(self) -> None:
+        if self.sharded is not None:
+            self.sharded.give_back()
 
     def detach(self) -> None:
         if not hasattr(self, "sums"):
@@ -102,128 +126,108 @@ class DataParallel(SingleProcess):
         self.sums.close()
         for layer in self.model.layers_in_order():
             layer.after_backward = None
+        if self.sharded is not None:
+            self.sharded.let_go()
+        super().detach()
+
+    @property
+    def sharded(self) -> ShardedUpdate | None:
+        shards = isinstance(self.reduction, ShardedUpdate) and self.world.size > 1
+        return self.reduction if shards else None  # type: ignore[return-value]
+
+    def part_of_validation(self, source: Any) -> Any:
+        return source if self.deterministic else super().part_of_validation(source)
 
     def _make_sums(self) -> BlockingSums:
         if self.overlap == "poll":
-            return PolledSums(self.world)
-        if self.overlap == "thread" and self.world.size > 1 and not self.deterministic:
-            return ThreadedSums(self.world.allreduce)
-        return BlockingSums(self.world.allreduce)
+            return PolledSums(self.world.side, self.store.grads)
+        alone = self.world.size == 1 or self.deterministic
+        if self.overlap == "thread" and self.world.threads and not alone:
+            return ThreadedSums(self.reduction.total)
+        return BlockingSums(self.reduction.total)
+
+    def _cut(self) -> None:
+        """The buckets, of those parameters that are trained at the moment."""
+        slices = self.reduction.buckets(self.bucket_bytes, self.first_bucket_bytes)
+        self.buckets = Buckets(self.store, self.model.layers_in_order(), slices)
+        self._trainable = self._what_is_trainable()
+        self._in_last_backward = False
+
+    def _what_is_trainable(self) -> list[bool]:
+        return [s.parameter.trainable for s in self.store.segments]
 
     # ---- a step -------------------------------------------------------------------------------------------
 
-    def gradients(self, compute: Gradients, batch: Any, step: int) -> Sums:
+    def gradients(self, compute: Compute, batch: Any, step: int, passes: int = 1) -> Sums:
         if self.deterministic:
-            return self._gradients_in_shards(compute, batch, step)
-        if self.world.size > 1:
-            self._reseed_dropout(step, self.world.rank)
-        self.buckets.restart()
-        sums = compute(batch, self.world.allreduce, self.world.rank == 0)
+            if passes > 1:
+                raise ValueError(
+                    "deterministic=True computes a batch in shards already: raise shards instead of accumulate_steps"
+                )
+            return VirtualShards(self, self.shards).gradients(compute, batch, step)
+        if self.world.size == 1:
+            return super().gradients(compute, batch, step, passes)
+        self.reseed_dropout(step, self.world.rank)
+        sums = super().gradients(compute, batch, step, passes)
         self._start(self.buckets.rest())
         self.sums.finish()
+        self._in_last_backward = False
         return sums
 
+    @property
+    def regularizes(self) -> bool:
+        return self.world.rank == 0  # gradients are summed
+
+    def share(self, sums: Sums) -> None:
+        self.world.allreduce(sums)
+
+    def last_backward_begins(self) -> None:
+        if self._what_is_trainable() != self._trainable:
+            self._cut()  # a callback froze a layer, or thawed it
+        self.buckets.restart()
+        self._in_last_backward = True
+
     def _layer_finished(self, layer: Any) -> None:
-        self._start(self.buckets.finished(layer))
-        self.sums.poll()
+        if self._in_last_backward:
+            self._start(self.buckets.finished(layer))
+            self.sums.poll()
 
     def _start(self, slices: list[slice]) -> None:
         for part in slices:
-            self.sums.start(self.store.grads[part])
+            self.sums.start(part)
 
-    def _reseed_dropout(self, step: int, part: int) -> None:
-        """Random numbers that depend on the step and on the part of the batch, not on what was drawn before."""
-        for k, layer in enumerate(self.model.random_layers):
-            layer.rng = stream(self.seed, "dropout", k, step, part)
-
-    def _gradients_in_shards(self, compute: Gradients, batch: Any, step: int) -> Sums:
-        """One forward and backward pass a virtual shard; sums, gradients and states added in the fixed tree."""
-        states = [state for _, state in self.model.named_states()]
-        before = [state.copy() for state in states]
-        own = np.array([_length(batch)])
-        self.world.allreduce(own)
-        edges = [k * int(own[0]) // self.shards for k in range(self.shards + 1)]
-        first_row = self.world.rank * int(own[0]) // self.world.size
-        all_sums: list[tuple[int, Sums]] = []
-
-        def leaf(k: int) -> Any:
-            for state, start in zip(states, before, strict=True):
-                state[...] = start
-            self._reseed_dropout(step, k)
-            rows = slice(edges[k] - first_row, edges[k + 1] - first_row)
-
-            def share(sums: Sums) -> None:
-                all_sums.append((k, sums.copy()))
-                sums[COUNT] = (
-                    1.0  # no division here: by the number of samples of the whole batch, at the end
-                )
-
-            compute(_rows(batch, rows), share, False)
-            return np.concatenate([self.store.grads, *(state.ravel() for state in states)])
-
-        total = tree_sum(self.world, self.shards, leaf)
-        sums = self._sum_of_shards(all_sums)
-        gradients, averages = np.split(total, [self.store.grads.size])
-        np.multiply(gradients, 1.0 / max(sums[COUNT], 1.0), out=self.store.grads)
-        for p, r in self.model.regularized:
-            p.grad += r.gradient(p.value)
-        offset = 0
-        for state in states:
-            state[...] = (averages[offset : offset + state.size] / self.shards).reshape(state.shape)
-            offset += state.size
-        return sums
-
-    def _sum_of_shards(self, own: list[tuple[int, Sums]]) -> Sums:
-        """Σ over all shards in their order: a table with a row for each, to which every rank adds its own rows."""
-        table = np.zeros((self.shards, own[0][1].size))
-        for k, sums in own:
-            table[k] = sums
-        self.world.allreduce(
-            table
-        )  # every row has one rank's numbers and zeros: exact in any order
-        total = np.zeros(table.shape[1])
-        for row in table:
-            total += row
-        return total
+    def update(self, loss: float) -> float:
+        return super().update(loss) if self.sharded is None else self.sharded.update(loss)
 
     # ---- between steps ------------------------------------------------------------------------------------
 
-    def part_of(self, source: Any) -> Any:
-        """Each rank reads its own rows of a loader's batches. Other iterables must give each rank its own batches."""
-        return source.part(self.world.rank, self.world.size)
+    def synchronize(self) -> Sums | None:
+        """With ``deterministic`` the states are equal already."""
+        return None if self.deterministic else super().synchronize()
 
-    def in_turn(self, prepare: Callable[[], T]) -> T:
-        if self.world.rank == 0:
-            result = prepare()
-        self.world.barrier()
-        if self.world.rank != 0:
-            result = prepare()
-        return result
+    def add_up(self, sums: Sums) -> None:
+        if not self.deterministic:
+            super().add_up(sums)
 
-    def after_update(self, step: int) -> None:
-        if self.check_every and step % self.check_every == 0:
-            check_equal(self.world, self.store, step)
+    def training_state(self) -> dict[str, Any]:
+        if self.sharded is not None:
+            return {"optimizer": self.sharded.whole_state()}
+        return {**super().training_state(), "reduction": self.reduction.state_dict()}
 
-    def synchronize_states(self) -> None:
-        """The mean of the ranks' running statistics; with ``deterministic`` they are equal already."""
-        if self.world.size == 1 or self.deterministic:
-            return
-        for _, state in self.model.named_states():
-            self.world.allreduce(state)
-            state /= self.world.size
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        if state.get("reduction"):
+            self.reduction.load_state_dict(state["reduction"])
+
+    @property
+    def seconds_waited(self) -> float:
+        sums = getattr(self, "sums", None)
+        return self.world.seconds + (0.0 if sums is None else sums.seconds_waited)
 
 
-def _length(batch: Any) -> int:
-    x = batch[0]
-    return len(x[0] if isinstance(x, list) else x)
-
-
-def _rows(batch: Any, rows: slice) -> Any:
-    """Some samples of (x, y, weight), each an array, a list of arrays, or None."""
-
-    def take(data: Any) -> Any:
-        if data is None:
-            return None
-        return [array[rows] for array in data] if isinstance(data, list) else data[rows]
-
-    return tuple(take(data) for data in batch)
+def as_reduction(compression: AllReduce | str | dict | None) -> AllReduce:
+    """The reduction that ``compression`` names or is."""
+    if compression is None:
+        return AllReduce()
+    if isinstance(compression, AllReduce):
+        return compression
+    return from_config(compression, COMPRESSIONS, "compression")

@@ -12,22 +12,49 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import traceback
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.distributed.faults import watch
+
 # What launchers tell the processes that they start: Open MPI, MPICH (Hydra) and its kin, PMIx, Slurm with PMI.
 LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS")
 
 
+def share(length: int, rank: int, size: int) -> slice:
+    """The rank-th of ``size`` neighbouring parts of ``length`` elements, which differ by one element at most."""
+    return slice(rank * length // size, (rank + 1) * length // size)
+
+
 class World:
-    """One process alone. ``MPIWorld`` has the same methods for many."""
+    """One process alone. ``MPIWorld`` has the same methods for many.
+
+    Collectives must be called by all ranks, in the same order. ``side`` is a second world of the same ranks with an
+    order of its own, for collectives that run in another thread; all ranks ask for it together the first time.
+
+    Attributes:
+        local_rank: this rank's number among those on the same computer.
+        seconds: spent in this world's blocking calls so far.
+        threads: whether two threads may call the MPI library at once.
+    """
 
     rank = 0
     size = 1
     local_rank = 0
+    seconds = 0.0
+    threads = True
+
+    @property
+    def side(self) -> World:
+        return self
+
+    def split(self, color: int) -> World:
+        """The world of those ranks that give the same ``color``, in the order of their ranks here."""
+        return self
 
     def allreduce(self, array: NDArray, op: str = "sum") -> None:
         """In place: every rank's ``array`` becomes the element-wise sum (or "max", "min") over all ranks."""
@@ -39,20 +66,26 @@ class World:
     def finish(self, requests: list[Any]) -> None:
         """Wait until all these requests are done."""
 
-    def progress(self, requests: list[Any]) -> None:
-        """Give the MPI library a moment to move data: many libraries do so only inside calls."""
+    def progress(self, requests: list[Any]) -> bool:
+        """Give the MPI library a moment to move data (many do so only inside calls). Are all requests done?"""
+        return True
 
     def all_to_all(self, send: NDArray, receive: NDArray) -> None:
         """``receive[r]`` becomes what rank r holds in its ``send[this rank]``. First axis: one row a rank."""
         receive[...] = send
 
     def reduce_scatter(self, array: NDArray, part: NDArray) -> None:
-        """``part`` becomes this rank's slice (rank-th of equal ones) of the sum of all ``array``."""
+        """``part`` becomes this rank's ``share`` of the sum of all ranks' flat ``array``."""
         part[...] = array
 
     def all_gather(self, part: NDArray, array: NDArray) -> None:
-        """``array`` becomes the concatenation of every rank's ``part``."""
-        array.reshape(part.shape)[...] = part
+        """The flat ``array`` becomes the concatenation of every rank's ``part``, its ``share`` of it."""
+        array[...] = part
+
+    def gather(self, part: NDArray, array: NDArray | None) -> None:
+        """As ``all_gather``, on rank 0 alone; ``array`` may be None on the others."""
+        assert array is not None
+        array[...] = part
 
     def broadcast(self, array: NDArray, root: int = 0) -> None:
         """In place: every rank's ``array`` becomes rank ``root``'s."""
@@ -71,58 +104,81 @@ class World:
 
 
 class MPIWorld(World):
-    """The processes that an MPI launcher started together."""
+    """The processes that an MPI launcher started together, or some of them."""
 
-    def __init__(self) -> None:
-        from mpi4py import MPI
+    def __init__(self, mpi: Any, communicator: Any) -> None:
+        self._mpi = mpi
+        self._comm = communicator
+        self.rank = communicator.rank
+        self.size = communicator.size
+        self.threads = mpi.Query_thread() == mpi.THREAD_MULTIPLE
+        self._ops = {"sum": mpi.SUM, "max": mpi.MAX, "min": mpi.MIN}
+        same_computer = communicator.Split_type(mpi.COMM_TYPE_SHARED)
+        self.local_rank = same_computer.rank
+        same_computer.Free()
 
-        self._mpi = MPI
-        self._comm = MPI.COMM_WORLD.Dup()  # a space of our own for messages
-        self.rank = self._comm.rank
-        self.size = self._comm.size
-        self.local_rank = self._comm.Split_type(MPI.COMM_TYPE_SHARED).rank
-        self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+    @functools.cached_property
+    def side(self) -> World:  # type: ignore[override]
+        return MPIWorld(self._mpi, self._comm.Dup())
+
+    def split(self, color: int) -> World:
+        return MPIWorld(self._mpi, self._comm.Split(color, self.rank))
 
     def allreduce(self, array: NDArray, op: str = "sum") -> None:
-        self._comm.Allreduce(self._mpi.IN_PLACE, array, self._ops[op])
+        self._timed(self._comm.Allreduce, self._mpi.IN_PLACE, array, self._ops[op])
 
     def start_allreduce(self, array: NDArray) -> Any:
         return self._comm.Iallreduce(self._mpi.IN_PLACE, array, self._mpi.SUM)
 
     def finish(self, requests: list[Any]) -> None:
-        self._mpi.Request.Waitall(requests)
+        self._timed(self._mpi.Request.Waitall, requests)
 
-    def progress(self, requests: list[Any]) -> None:
-        self._mpi.Request.Testall(requests)
+    def progress(self, requests: list[Any]) -> bool:
+        return self._mpi.Request.Testall(requests)
 
     def all_to_all(self, send: NDArray, receive: NDArray) -> None:
-        self._comm.Alltoall(send, receive)
+        self._timed(self._comm.Alltoall, send, receive)
 
     def reduce_scatter(self, array: NDArray, part: NDArray) -> None:
-        self._comm.Reduce_scatter_block(array, part, self._mpi.SUM)
+        counts = self._counts(array.size)
+        self._timed(self._comm.Reduce_scatter, array, part, counts, self._mpi.SUM)
 
     def all_gather(self, part: NDArray, array: NDArray) -> None:
-        self._comm.Allgather(part, array)
+        self._timed(self._comm.Allgatherv, part, [array, self._counts(array.size)])
+
+    def gather(self, part: NDArray, array: NDArray | None) -> None:
+        receive = None if array is None else [array, self._counts(array.size)]
+        self._timed(self._comm.Gatherv, part, receive)
 
     def broadcast(self, array: NDArray, root: int = 0) -> None:
-        self._comm.Bcast(array, root)
+        self._timed(self._comm.Bcast, array, root)
 
     def broadcast_text(self, text: str | None, root: int = 0) -> str:
         encoded = np.frombuffer((text or "").encode(), np.uint8).copy()
         length = np.array([encoded.size])
-        self._comm.Bcast(length, root)
+        self.broadcast(length, root)
         if self.rank != root:
             encoded = np.empty(length[0], np.uint8)
-        self._comm.Bcast(encoded, root)
+        self.broadcast(encoded, root)
         return encoded.tobytes().decode()
 
     def barrier(self) -> None:
-        self._comm.Barrier()
+        self._timed(self._comm.Barrier)
 
     def abort(self, code: int = 1) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         self._mpi.COMM_WORLD.Abort(code)
+
+    def _counts(self, length: int) -> list[int]:
+        """Elements of every rank's share."""
+        parts = [share(length, rank, self.size) for rank in range(self.size)]
+        return [part.stop - part.start for part in parts]
+
+    def _timed(self, call: Callable, *arguments: Any) -> None:
+        began = time.perf_counter()
+        call(*arguments)
+        self.seconds += time.perf_counter() - began
 
 
 @functools.cache
@@ -131,32 +187,31 @@ def world() -> World:
     if not started_by_launcher():
         return World()
     try:
-        many = MPIWorld()
+        from mpi4py import MPI
     except ImportError as error:
-        variable = next(v for v in LAUNCHER_VARIABLES if v in os.environ)
+        variable = next((v for v in LAUNCHER_VARIABLES if v in os.environ), "an MPI variable")
         raise ImportError(
             f"this process was started by an MPI launcher ({variable} is set), but mpi4py cannot be imported "
             f"({error}): pip install 'tinydl[mpi]', or install mpi4py against your cluster's MPI"
         ) from error
-    if many.size == 1:
+    require_all(MPI)
+    if MPI.COMM_WORLD.size == 1:
         return World()
-    stop_all_when_one_fails(many)
-    return many
+    watch(MPI.COMM_WORLD.Dup())  # errors of one rank end all
+    return MPIWorld(MPI, MPI.COMM_WORLD.Dup())  # a space of our own for messages
 
 
 def started_by_launcher() -> bool:
     return "mpi4py.MPI" in sys.modules or any(v in os.environ for v in LAUNCHER_VARIABLES)
 
 
-def stop_all_when_one_fails(many: World) -> None:
-    """An uncaught error on one rank ends every rank, with that rank's own traceback.
-
-    Without this the others would wait for ever in their next collective.
-    """
-
-    def stop(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        lines = "".join(traceback.format_exception(kind, error, trace)).splitlines()
-        sys.stderr.write("".join(f"[rank {many.rank}] {line}\n" for line in lines))
-        many.abort(1)
-
-    sys.excepthook = stop
+def require_all(mpi: Any) -> None:
+    """``tinydl launch`` tells the ranks how many it started: are they one world?"""
+    size = mpi.COMM_WORLD.size
+    wanted = os.environ.get("TINYDL_RANKS", str(size))
+    if wanted != str(size):
+        library = mpi.Get_library_version().splitlines()[0]
+        raise RuntimeError(
+            f"{wanted} ranks were launched, but this one sees {size}: mpi4py uses another MPI ({library}) than the "
+            "mpiexec that started it. Install mpi4py with the MPI whose mpiexec is beside python or first on the PATH"
+        )

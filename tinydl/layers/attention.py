@@ -179,24 +179,25 @@ class MultiHeadAttention(Layer):
         weight, bias = projection
         rows = x.reshape(-1, x.shape[-1])
         y = kernels.matmul(rows, weight.value, bias=None if bias is None else bias.value)
-        return y.reshape(*x.shape[:-1], -1)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
     def _into_heads(self, x: NDArray) -> NDArray:
         """(N, T, h·d) -> (N·h, T, d)."""
         samples, steps, width = x.shape
         heads = x.reshape(samples, steps, self.num_heads, width // self.num_heads)
         return np.ascontiguousarray(heads.transpose(0, 2, 1, 3)).reshape(
-            samples * self.num_heads, steps, -1
+            samples * self.num_heads, steps, width // self.num_heads
         )
 
     def _out_of_heads(self, x: NDArray) -> NDArray:
         """(N·h, T, d) -> (N, T, h·d)."""
         heads = self._by_sample(x).transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(heads).reshape(*heads.shape[:2], -1)
+        samples, steps, number, width = heads.shape
+        return np.ascontiguousarray(heads).reshape(samples, steps, number * width)
 
     def _by_sample(self, x: NDArray) -> NDArray:
         """(N·h, …) -> (N, h, …), a view."""
-        return x.reshape(-1, self.num_heads, *x.shape[1:])
+        return x.reshape(len(x) // self.num_heads, self.num_heads, *x.shape[1:])
 
     def _hidden_keys(self, mask: Any) -> NDArray | None:
         """True where a step must not see a key; broadcasts to (N, h, T, S)."""

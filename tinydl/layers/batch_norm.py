@@ -30,8 +30,8 @@ class BatchNorm(Layer):
         dL/dγ = Σ_i dL/dy_i ⊙ x̂_i           dL/dβ = Σ_i dL/dy_i
         dL/dx_i = γ/σ (dL/dy_i - 1/M dL/dβ - x̂_i/M dL/dγ)
 
-    In inference, and when the layer is frozen (``trainable = False``), μ and v are the running ones,
-    constants, and dL/dx_i = γ/σ dL/dy_i.
+    In inference, when the layer is frozen (``trainable = False``) and in an empty batch (M = 0), μ and v
+    are the running ones, constants, and dL/dx_i = γ/σ dL/dy_i.
 
     v is the population variance (divided by M), in the running one too, as in Keras.
 
@@ -68,7 +68,7 @@ class BatchNorm(Layer):
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_input(x)
         self.x = x.reshape(-1, x.shape[-1])  # (M, C)
-        self.uses_batch = training and self.trainable
+        self.uses_batch = training and self.trainable and self.has_rows(self.x)
         if self.uses_batch:
             self.mean, var, self.count = self.moments(self.x)
             self._move_running_moments(self.mean, var)
@@ -95,6 +95,10 @@ class BatchNorm(Layer):
         return kernels.batch_norm_grad_input(
             dy, self.x, gamma, self.mean, self.inv_std, dgamma, dbeta, count
         ).reshape(grad_output.shape)
+
+    def has_rows(self, x: NDArray) -> bool:
+        """Whether M > 0; a process may have an empty part of a batch."""
+        return len(x) > 0
 
     def moments(self, x: NDArray) -> tuple[NDArray, NDArray, int]:
         """μ, v and M. One process sees its own rows; a synchronized BatchNorm combines them here."""

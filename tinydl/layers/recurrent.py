@@ -187,7 +187,7 @@ class Recurrent(Layer):
             self.weight.value,
             bias=None if self.bias is None else self.bias.value,
         )
-        return z.reshape(*x.shape[:2], -1)
+        return z.reshape(*x.shape[:2], z.shape[-1])
 
     def _time_first(self, x: NDArray) -> NDArray:
         """(N, T, …) -> (T, N, …), the first step to be done at the front."""

@@ -145,7 +145,7 @@ class Optimizer:
         """Clip the gradients as asked; their global norm from before. Refuses what is not finite."""
         store = self.built_store()
         gradients = [store.grads[part] for part, _ in self.ranges(by_decay=False)]
-        norm = global_norm(gradients)
+        norm = self.norm(gradients)
         if not np.isfinite(norm):
             check_finite(store)
         if self.global_clipnorm is not None:
@@ -154,10 +154,14 @@ class Optimizer:
             for s in store.segments:
                 if s.parameter.trainable:
                     own = [store.grads[s.start : s.stop]]
-                    clip_by_norm(own, self.clipnorm, global_norm(own))
+                    clip_by_norm(own, self.clipnorm, self.norm(own))
         elif self.clipvalue is not None:
             clip_by_value(gradients, self.clipvalue)
         return norm
+
+    def norm(self, arrays: list[NDArray]) -> float:
+        """Of all these gradients together. Where processes share them out among each other, of all their parts."""
+        return global_norm(arrays)
 
     def ranges(self, by_decay: bool = True) -> list[tuple[slice, float]]:
         """(part of the buffers, its weight decay): the longest stretches that are updated alike.

@@ -24,12 +24,15 @@ PREFIX = "checkpoint-"
 SUFFIX = ".safetensors"
 
 
-def write_checkpoint(path: str | os.PathLike, loop: TrainingLoop) -> None:
+def write_checkpoint(
+    path: str | os.PathLike, loop: TrainingLoop, training_state: dict[str, Any]
+) -> None:
+    """``training_state`` is what the strategy gave: the optimizer's state, and its own."""
     model = loop.model
     arrays, metadata = model_content(model)
     state = {
         "loop": loop.state_dict(),
-        "optimizer": model.optimizer.state_dict(),
+        **training_state,
         "optimizer_class": type(model.optimizer).__name__,
         "random": {str(k): get_state(rng) for k, rng in enumerate(model.generators())},
         "epochs_trained": model.epochs_trained,

@@ -18,17 +18,26 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: BaseModel, source: Source, stop: Callable[[], bool] = lambda: False
+    model: BaseModel,
+    source: Source,
+    stop: Callable[[], bool] = lambda: False,
+    add_up: Callable[[NDArray], None] = lambda sums: None,
 ) -> dict[str, Any] | None:
-    """Loss and metrics over all batches; None if ``stop`` became true before the end."""
+    """Loss and metrics over all batches; None if ``stop`` became true before the end.
+
+    Where several processes have a part of each batch, ``add_up`` makes the sums over all of them, in place.
+    """
     tracker, penalty = Tracker(model), regularization(model)
+    total: Any = 0.0
     with closing(source.batches()) as batches:
         for x, y, sample_weight in batches:
             predictions, mask = forward(model, as_inputs(model, x), training=False)
             loss = compute_loss(model, predictions, y, sample_weight, mask) + penalty
-            tracker.add(tracker.measure(loss, model.loss.count, predictions, y, mask))
+            total = total + tracker.measure(loss, model.loss.count, predictions, y, mask)
             if stop():
                 return None
+    add_up(total)
+    tracker.add(total)
     return tracker.results()
 
 

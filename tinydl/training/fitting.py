@@ -57,6 +57,7 @@ class FitRequest:
     steps_per_epoch: int | None
     resume: bool
     strategy: SingleProcess | None = None
+    accumulate_steps: int = 1
 
 
 def fit(model: BaseModel, request: FitRequest) -> History:
@@ -67,8 +68,11 @@ def fit(model: BaseModel, request: FitRequest) -> History:
     strategy = request.strategy or SingleProcess()
     saved = strategy.in_turn(lambda: checkpoint.prepare(request.resume)) if checkpoint else None
     seed, order_epoch = choose_order(model, request, saved)
+    seed = strategy.agree(seed)
     training, validation = make_sources(model, request, seed, order_epoch)
     training = strategy.part_of(training)
+    if validation is not None:
+        validation = strategy.part_of_validation(validation)
     prepare(model, training, request.seed)
     check_source(model, training)
     if validation is not None:
@@ -89,6 +93,7 @@ def fit(model: BaseModel, request: FitRequest) -> History:
         order_epoch=order_epoch,
         verbose=request.verbose,
         strategy=strategy,
+        accumulate_steps=request.accumulate_steps,
     )
     return loop.run(saved)
 
@@ -137,7 +142,7 @@ def require_compiled(model: BaseModel) -> None:
 
 
 def check_epochs(request: FitRequest) -> None:
-    for name, least in (("epochs", 1), ("initial_epoch", 0)):
+    for name, least in (("epochs", 1), ("initial_epoch", 0), ("accumulate_steps", 1)):
         value = getattr(request, name)
         if not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")

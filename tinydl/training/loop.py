@@ -14,18 +14,12 @@ from tinydl.training.batches import Source, count_samples
 from tinydl.training.callbacks.base import Callback, CallbackList
 from tinydl.training.callbacks.checkpoint import Checkpoint
 from tinydl.training.class_weights import ClassWeights
+from tinydl.training.clock import Clock
 from tinydl.training.diagnosis import NonFiniteLossError, find_origin
 from tinydl.training.evaluation import evaluate
 from tinydl.training.history import History
 from tinydl.training.interrupt import InterruptGuard
-from tinydl.training.steps import (
-    as_inputs,
-    backward,
-    compute_loss,
-    forward,
-    prepare_gradients,
-    regularization,
-)
+from tinydl.training.steps import as_inputs, backward, compute_loss, forward, regularization
 from tinydl.training.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -63,9 +57,12 @@ class TrainingLoop:
         order_epoch: int = 0,
         verbose: int = 0,
         strategy: SingleProcess | None = None,
+        accumulate_steps: int = 1,
     ) -> None:
         self.model = model
         self.strategy = strategy or SingleProcess()
+        self.accumulate_steps = accumulate_steps
+        self.clock = Clock(self.strategy)
         self.source = source
         self.epochs = epochs
         self.validation = validation
@@ -84,7 +81,13 @@ class TrainingLoop:
         self.callbacks = CallbackList(
             [c for c in callbacks or [] if self.strategy.world.rank == 0 or not c.writes],
             model,
-            {"epochs": epochs, "steps": source.steps, "verbose": verbose, "logs": self.log_names()},
+            {
+                "epochs": epochs,
+                "steps": source.steps,
+                "verbose": verbose,
+                "logs": self.log_names(),
+                "clock": self.clock,
+            },
         )
 
     def log_names(self) -> list[str]:
@@ -105,11 +108,14 @@ class TrainingLoop:
                 if resume_from is not None:
                     resume_from.restore(self)
                 self.strategy.attach(model, self.seed)
+                if resume_from is not None:
+                    self.strategy.load_training_state(resume_from.state)
                 while self.epoch < self.epochs and not self.stopped:
                     self.run_epoch()
                 self.history.interrupted = self.interrupted
                 if self.checkpoint is not None:
                     self.checkpoint.save(self)
+                self.strategy.finish()
                 self.callbacks.call("on_train_end")
         finally:
             self.strategy.detach()
@@ -133,8 +139,9 @@ class TrainingLoop:
         self.callbacks.call("on_epoch_begin", self.epoch)
         if self.step == 0:
             self.tracker.reset()
+        self.clock.restart()
         with closing(self.source.batches(self.epoch, self.step)) as batches:
-            for x, y, sample_weight in batches:
+            for x, y, sample_weight in self.clock.waiting_for_data(batches):
                 self.run_step(x, y, sample_weight)
                 if self.stopped:
                     break
@@ -145,8 +152,8 @@ class TrainingLoop:
         if self.interrupted:
             return  # the epoch is not over: it goes on here when training is resumed
 
+        self.synchronize()
         logs = self.tracker.results()
-        self.strategy.synchronize_states()
         if self.validation is not None:
             measured = self.validate(self.validation)
             if measured is None:
@@ -154,6 +161,12 @@ class TrainingLoop:
             logs.update(measured)
         logs["learning_rate"] = self.learning_rate
         self.end_epoch(logs)
+
+    def synchronize(self) -> None:
+        """Every process gets the same model, and the same measurements so far."""
+        sums = self.strategy.synchronize()
+        if sums is not None:
+            self.tracker.add(sums[TOTAL:])
 
     def end_epoch(self, logs: dict[str, Any]) -> None:
         ended, self.epoch, self.step = self.epoch, self.epoch + 1, 0
@@ -188,34 +201,41 @@ class TrainingLoop:
         penalty = regularization(model)
         try:
             sums = self.strategy.gradients(
-                self.compute_gradients, (x, y, sample_weight), self.total_steps
+                self.compute_gradients,
+                (x, y, sample_weight),
+                self.total_steps,
+                self.accumulate_steps,
             )
             # All gradients are final here: those of the mean over the batch, of all processes together.
             sums[TOTAL] += penalty * sums[COUNT]
             loss = float(sums[TOTAL] / max(sums[COUNT], 1))
-            self.learning_rate = model.optimizer.step(loss).learning_rate
+            self.learning_rate = self.strategy.update(loss)
         except FloatingPointError:  # loss or gradient is not finite: no parameter was changed
             model.restore(self.before)
             raise
+        if not math.isfinite(loss):
+            # The optimizer guards against such a batch; running means must not remember it.
+            model.restore(self.before)
+        sums = self.strategy.after_update(self.total_steps + 1, sums)
+        if math.isfinite(sums[TOTAL]):
+            self.tracker.add(sums[TOTAL:])
         self.samples = int(sums[SAMPLES])
         self.told_to_stop = bool(sums[STOP])
-        self.strategy.after_update(self.total_steps + 1)
-        self.tracker.add(sums[TOTAL:])
 
-    def compute_gradients(self, batch: Any, share: Share, regularize: bool) -> Sums:
+    def compute_gradients(self, batch: Any, share: Share) -> Sums:
         """Forward, loss, backward: see ``tinydl.distributed.strategy`` for ``share`` and what is returned."""
         model = self.model
         x, y, sample_weight = batch
         samples = count_samples(x)
-        prepare_gradients(model, regularize)
-        predictions, mask = forward(model, x, training=samples > 0)
+        predictions, mask = forward(model, x, training=True)
         loss = compute_loss(model, predictions, y, sample_weight, mask)
         measured = self.tracker.measure(loss, model.loss.count, predictions, y, mask)
         sums = np.concatenate([[samples, self.interrupt.requested], measured])
         share(sums)
-        if not math.isfinite(sums[TOTAL]):
+        finite = math.isfinite(sums[TOTAL])
+        if not finite and not model.optimizer.guards:
             self.refuse(loss, x)
-        if samples:
+        if finite:
             backward(model, float(sums[COUNT]))
         return sums
 
@@ -240,7 +260,7 @@ class TrainingLoop:
     def validate(self, validation: Source) -> dict[str, Any] | None:
         """Loss and metrics on the validation data; None if Ctrl-C came before the end."""
         self.callbacks.call("on_test_begin")
-        measured = evaluate(self.model, validation, stop=lambda: self.interrupted)
+        measured = evaluate(self.model, validation, lambda: self.interrupted, self.strategy.add_up)
         self.callbacks.call("on_test_end", measured)
         if measured is None:
             return None

@@ -167,6 +167,7 @@ class BaseModel(Layer):
         steps_per_epoch: int | None = None,
         resume: bool = False,
         strategy: SingleProcess | None = None,
+        accumulate_steps: int = 1,
     ) -> History:
         """Train for ``epochs`` passes over the data.
 
@@ -194,6 +195,9 @@ class BaseModel(Layer):
                 there is none yet, start.
             strategy: ``tl.distributed.DataParallel()`` trains on all processes that ``mpirun`` started; batches are
                 then shared out among them, and metrics are those of all. None: this process alone.
+            accumulate_steps: compute each batch in so many passes, one part of it after another, and add up their
+                gradients before the update. The result is the same as in one pass (but for BatchNorm, which sees
+                each part alone); layers keep that much less between forward and backward.
 
         Returns:
             The ``History``. Ctrl-C ends training after the step at hand: a checkpoint is written if there is a
@@ -221,6 +225,7 @@ class BaseModel(Layer):
             steps_per_epoch=steps_per_epoch,
             resume=resume,
             strategy=strategy,
+            accumulate_steps=accumulate_steps,
         )
         return fitting.fit(self, request)
 

@@ -44,22 +44,6 @@ def regularization(model: BaseModel) -> float:
     return sum((r.penalty(p.value) for p, r in model.regularized), 0.0)
 
 
-def prepare_gradients(model: BaseModel, regularize: bool = True) -> None:
-    """Zero all gradients, then write dR/dw where there is a regularizer (on one of several processes).
-
-    It is done before backward, not after, so that a layer's gradients are final as soon as its backward returns
-    and can be sent to other processes while the layers before it are still at work.
-    """
-    model.store.zero_grad()
-    if regularize:
-        add_regularization(model)
-
-
-def add_regularization(model: BaseModel) -> None:
-    for p, r in model.regularized:
-        p.grad += r.gradient(p.value)
-
-
 def backward(model: BaseModel, count: float) -> None:
     """From dL/d(predictions), for a mean over ``count`` samples, to the gradient of every parameter."""
     model.backward(model.loss.backward(count))

@@ -35,8 +35,8 @@ def max_pool2d(
     y = np.empty(g.output_shape, x.dtype)
     argmax = np.empty(g.output_shape, np.int32)
     for i, j, rows, columns in _windows(g):
-        window = x[:, rows, columns].reshape(g.batch, -1, g.channels)
         place = np.arange(g.height * g.width).reshape(g.height, g.width)[rows, columns].ravel()
+        window = x[:, rows, columns].reshape(g.batch, place.size, g.channels)
         winner = window.argmax(axis=1)  # numpy, too, takes a NaN for the maximum
         y[:, i, j] = np.take_along_axis(window, winner[:, None], axis=1)[:, 0]
         argmax[:, i, j] = place[winner]

@@ -28,8 +28,8 @@ class Callback:
 
     Attributes:
         model: the model in training; ``self.model.stop_training = True`` ends it after this step or epoch.
-        params: "epochs", "steps" (an epoch; None where unknown), "verbose", and "logs", the names of what
-            ``on_epoch_end`` will be given.
+        params: "epochs", "steps" (an epoch; None where unknown), "verbose", "logs", the names of what
+            ``on_epoch_end`` will be given, and "clock", which knows where the time of the epoch so far went.
     """
 
     model: BaseModel

@@ -80,10 +80,13 @@ class Checkpoint(Callback):
     def save(self, loop: TrainingLoop) -> None:
         """Write a checkpoint of this moment, and remove those that are too many."""
         position = (loop.epoch, loop.step)
-        loop.strategy.synchronize_states()
-        if position == self.written or loop.strategy.world.rank != 0:
+        if position == self.written:
             return
-        write_checkpoint(checkpoint_path(self.folder, loop.total_steps), loop)
         self.written = position
+        loop.synchronize()
+        state = loop.strategy.training_state()  # of all processes, which meet here
+        if loop.strategy.world.rank != 0:
+            return
+        write_checkpoint(checkpoint_path(self.folder, loop.total_steps), loop, state)
         for old in list_checkpoints(self.folder)[: -self.keep] if self.keep else []:
             old.unlink()

@@ -14,7 +14,8 @@ BAR_WIDTH = range(6, 25)  # characters; where the line has no room for the least
 class ProgressBar(Callback):
     """A line that moves, on a terminal; elsewhere (a file, a pipe, a notebook) one line an epoch.
 
-    Epoch, step, loss and metrics so far, learning rate, samples a second, time left until the last epoch.
+    Epoch, step, loss and metrics so far, learning rate, samples a second, time left until the last epoch; with several
+    processes also the shares of the first one's time that went to computing, to data and to communication.
 
     Args:
         verbose: 1 as above; 2 one line an epoch everywhere.
@@ -81,7 +82,14 @@ class ProgressBar(Callback):
             if isinstance(value, int | float) and name not in ("learning_rate", "batch_size")
         ]
         rate = f"{self.rate.value():,.0f} {self.unit}/s"
-        return "  ".join([*measured, f"lr {logs['learning_rate']:.3g}", rate])
+        return "  ".join([*measured, f"lr {logs['learning_rate']:.3g}", rate, *self._shares()])
+
+    def _shares(self) -> list[str]:
+        """Where the time goes, of this process among several."""
+        clock = self.params.get("clock")
+        if clock is None or clock.strategy.world.size == 1:
+            return []
+        return [", ".join(f"{share:.0%} {name}" for name, share in clock.shares().items())]
 
     def _moving_line(self, step: int, logs: Logs) -> Any:
         """epoch 2/5 ━━━━━━━━━ 120/480  loss …  1,234 images/s  1:05 left"""

@@ -1,0 +1,139 @@
+"""What all strategies for many processes share: every rank has the whole model and a part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydl.distributed.drift import check_equal
+from tinydl.distributed.strategy import SingleProcess, Sums, T
+from tinydl.distributed.sync_batch_norm import SyncBatchNorm
+from tinydl.distributed.world import World, world
+from tinydl.randomness import stream
+
+
+class Replicas(SingleProcess):
+    """Equal models on all ranks of the world, and a way to keep them equal, which subclasses write.
+
+    Args:
+        check_every: compare the parameters across ranks every so many steps; 0 never.
+    """
+
+    def __init__(self, check_every: int = 100) -> None:
+        require_whole(self, "check_every", check_every, 0)
+        self.world = world()
+        self.check_every = check_every
+
+    # ---- beginning and end --------------------------------------------------------------------------------
+
+    def attach(self, model: Any, seed: int) -> None:
+        """Rank 0's parameters, states and optimizer slots become everyone's."""
+        super().attach(model, seed)
+        self.seed = seed
+        self.store = model.store
+        check_same_model(self.world, model)
+        for array in (self.store.values, *model.states, *model.optimizer.slots.values()):
+            self.world.broadcast(array)
+        for layer in self.synchronized_layers():
+            layer.world = self.world
+
+    def detach(self) -> None:
+        if hasattr(self, "model"):
+            for layer in self.synchronized_layers():
+                layer.world = World()
+
+    def synchronized_layers(self) -> list[SyncBatchNorm]:
+        return [x for x in self.model.layers_in_order() if isinstance(x, SyncBatchNorm)]
+
+    def part_of(self, source: Any) -> Any:
+        """Each rank reads its own rows of a loader's batches. Other iterables must give each rank its own batches."""
+        if self.world.size == 1:
+            return source
+        part = source.part(self.world.rank, self.world.size)
+        check_same_steps(self.world, part)
+        loader: Any = getattr(part, "loader", None)
+        if isinstance(getattr(loader, "seed", None), int):
+            loader.seed = self.agree(loader.seed)  # one order of the samples for all
+        return part
+
+    def part_of_validation(self, source: Any) -> Any:
+        return source.part(self.world.rank, self.world.size)
+
+    def in_turn(self, prepare: Callable[[], T]) -> T:
+        if self.world.rank == 0:
+            result = prepare()
+        self.world.barrier()
+        if self.world.rank != 0:
+            result = prepare()
+        return result
+
+    def agree(self, number: int) -> int:
+        return int(self.world.broadcast_text(str(number)))
+
+    # ---- in and between steps -----------------------------------------------------------------------------
+
+    def reseed_dropout(self, step: int, part: int) -> None:
+        """Random numbers that depend on the step and on the part of the batch, not on what was drawn before."""
+        for k, layer in enumerate(self.model.random_layers):
+            layer.rng = stream(self.seed, "dropout", k, step, part)
+
+    def after_update(self, step: int, sums: Sums) -> Sums:
+        if self.check_every and step % self.check_every == 0:
+            check_equal(self.world, self.store, step)
+        return sums
+
+    def synchronize(self) -> Sums | None:
+        """The mean of the ranks' running statistics."""
+        for state in self.model.states:
+            self.world.allreduce(state)
+            state /= self.world.size
+        return None
+
+    def add_up(self, sums: NDArray) -> None:
+        self.world.allreduce(sums)
+
+
+def require_whole(owner: object, name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"{type(owner).__name__}: {name} must be a whole number >= {least}, got {value!r}"
+        )
+
+
+def check_same_model(many: World, model: Any) -> None:
+    """All ranks have built the same model, and stand at the same step."""
+    own = [f"{p.name} {p.value.dtype} {p.shape}" for p in model.store]
+    own += [f"{type(model.optimizer).__name__} after {model.optimizer.iterations} steps"]
+    first = many.broadcast_text("\n".join(own)).split("\n")
+    differ = np.array([float(own != first)])
+    many.allreduce(differ)
+    if not differ[0]:
+        return
+    here, there = next(
+        ((a, b) for a, b in zip(own, first, strict=False) if a != b), (len(own), len(first))
+    )
+    if here == there:
+        raise ValueError("another rank has a model or optimizer that differs from rank 0's")
+    raise ValueError(
+        f"rank {many.rank} has '{here}' where rank 0 has '{there}': all ranks must build the same model, and resume "
+        "from the same checkpoint (in a folder that all of them can read)"
+    )
+
+
+def check_same_steps(many: World, source: Any) -> None:
+    """An epoch has as many steps on every rank: who has no batch cannot take part in a step."""
+    if source.steps is None:
+        raise ValueError(
+            "with several processes every one must know how many batches an epoch has: give a DataLoader, arrays, or "
+            "steps_per_epoch"
+        )
+    steps = np.array([source.steps, -source.steps])
+    many.allreduce(steps, "max")
+    if steps[0] != -steps[1]:
+        raise ValueError(
+            f"rank {many.rank} has {source.steps} batches an epoch, others have {-steps[1]} to {steps[0]}: "
+            "all ranks must be given equal data, or equal steps_per_epoch"
+        )

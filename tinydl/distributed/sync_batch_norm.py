@@ -1,0 +1,54 @@
+"""Batch normalization over the whole batch, of which each process has a part."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydl.distributed.world import World
+from tinydl.layers import register
+from tinydl.layers.batch_norm import BatchNorm
+
+
+@register
+class SyncBatchNorm(BatchNorm):
+    """``BatchNorm`` whose μ and v are those of all ranks' rows together.
+
+    Rank r has n_r rows with mean μ_r and variance v_r; M = Σ n_r. Without a difference of large numbers:
+
+        μ = Σ_r n_r/M μ_r                v = Σ_r n_r/M (v_r + (μ_r - μ)²)
+
+    and backward takes the sums over all M rows: Σ_r of the ranks' dL/dγ and dL/dβ. Every rank adds only its own
+    rows' dL/dγ and dL/dβ to the gradients, which are summed over ranks like all others.
+
+    Each forward and backward pass costs a word with all ranks. It pays where a rank's own rows are too few for a
+    useful mean and variance. In a single process it is ``BatchNorm``.
+
+    Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1, for the combination.
+    """
+
+    world = World()  # while a model is in training: the strategy's
+
+    def has_rows(self, x: NDArray) -> bool:
+        """A rank whose part of the batch is empty takes part as well."""
+        return len(x) > 0 or self.world.size > 1
+
+    def moments(self, x: NDArray) -> tuple[NDArray, NDArray, int]:
+        channels = x.shape[1]
+        own = np.zeros(1 + 2 * channels)  # n_r, μ_r, v_r
+        if len(x):
+            mean, var, own[0] = super().moments(x)
+            own[1:] = np.concatenate([mean, var])
+        rows = np.empty(self.world.size * own.size)
+        self.world.all_gather(own, rows)
+        n, means, variances = np.split(rows.reshape(-1, own.size), [1, 1 + channels], axis=1)
+        share = n / n.sum()  # (ranks, 1)
+        mean = (share * means).sum(axis=0)
+        var = (share * (variances + (means - mean) ** 2)).sum(axis=0)
+        return mean.astype(x.dtype), var.astype(x.dtype), int(n.sum())
+
+    def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
+        sums = np.concatenate([dgamma, dbeta]).astype(np.float64)
+        self.world.allreduce(sums)
+        dgamma, dbeta = np.split(sums.astype(dgamma.dtype), 2)
+        return dgamma, dbeta
