@@ -139,6 +139,14 @@ def jobs(asked: list[str]) -> list[str]:
     return list(dict.fromkeys(job for name in asked for job in GROUPS.get(name, (name,))))
 
 
+def import_compiler() -> float:
+    """Seconds that the import of Numba takes, which happens once in a process, at the first kernel."""
+    start = time.perf_counter()
+    import numba  # noqa: F401
+
+    return time.perf_counter() - start
+
+
 @dataclass
 class Warmth:
     """How a job started: its first run, the same again, and what was compiled in the first."""

@@ -33,12 +33,11 @@ def rungs(operation: str) -> dict[str, Callable[..., Any]]:
 def climbers(operation: str, chosen: list[str]) -> list[Contender]:
     """The chosen rungs (all, if none is named) as contenders."""
     known = rungs(operation)
-    if not known:
-        raise ValueError(f"there is no ladder of {operation} kernels")
     unknown = [name for name in chosen if name not in known]
-    if unknown:
+    if unknown or not known:
         raise ValueError(
-            f"unknown rung {unknown[0]!r} of {operation}: expected one of {', '.join(known)}"
+            f"unknown rung {unknown[0] if unknown else ''!r} of {operation}: "
+            f"expected one of {', '.join(known) or '(there are none)'}"
         )
     return [
         Contender(f"ladder:{name}", f"ladder:{name}", shares_any_process=True)

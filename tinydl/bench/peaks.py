@@ -35,7 +35,7 @@ CHAINS = 24 if vector_registers() == 32 else 12
 ROUNDS = 1_000_000  # of multiply-adds in each chain: a few milliseconds
 UNROLLED = 4
 MOVED = 2e8  # bytes a thread moves in one run: milliseconds
-WHILE = 0.4  # seconds for each figure
+WHILE = 0.4  # seconds for each figure, unless told otherwise
 LARGEST_ARRAY = 512 << 20  # bytes: enough for any cache, and no burden for a small machine
 
 
@@ -97,28 +97,32 @@ def triad_on_all(arrays: NDArray, s: float, vectors: int, passes: int) -> None:
             triad_vectors(arrays[t, 0], arrays[t, 1], arrays[t, 2], s, vectors)
 
 
-def measure_peaks(dtype: str, threads: int) -> Peaks:
-    """The best of several short runs each: a peak is what is possible, so whatever disturbs is left out."""
+def measure_peaks(dtype: str, threads: int, seconds: float = WHILE) -> Peaks:
+    """The best of several short runs each: a peak is what is possible, so whatever disturbs is left out.
+
+    Args:
+        seconds: for each figure.
+    """
     levels = cache_levels()
     levels["memory"] = min(4 * max(levels.values()), LARGEST_ARRAY)
     return Peaks(
         dtype=dtype,
         threads=threads,
-        gflops=multiply_add_peak(dtype, threads),
-        bandwidth={name: bandwidth(dtype, threads, size) for name, size in levels.items()},
+        gflops=multiply_add_peak(dtype, threads, seconds),
+        bandwidth={name: bandwidth(dtype, threads, size, seconds) for name, size in levels.items()},
     )
 
 
-def multiply_add_peak(dtype: str, threads: int) -> float:
+def multiply_add_peak(dtype: str, threads: int, seconds: float) -> float:
     """GFLOP/s of multiply-adds between registers."""
     x = np.array([1 - 2.0**-10, 2.0**-10], dtype)
     lanes = vector_bytes() // x.itemsize
     kernel = chains if threads == 1 else chains_on_all
-    seconds = best(lambda: kernel(x, ROUNDS, threads))
-    return 2.0 * lanes * CHAINS * ROUNDS * threads / seconds / 1e9
+    fastest = best(lambda: kernel(x, ROUNDS, threads), seconds)
+    return 2.0 * lanes * CHAINS * ROUNDS * threads / fastest / 1e9
 
 
-def bandwidth(dtype: str, threads: int, size: int) -> float:
+def bandwidth(dtype: str, threads: int, size: int, seconds: float) -> float:
     """GB/s of the triad over ``size`` bytes a thread; the last cache and memory are shared by all threads."""
     itemsize = np.dtype(dtype).itemsize
     private = size <= max(cache_bytes())
@@ -132,7 +136,8 @@ def bandwidth(dtype: str, threads: int, size: int) -> float:
     passes = max(1, int(MOVED * threads / moved))
     kernel = triad if threads == 1 else triad_on_all
     s, vectors = arrays.dtype.type(0.5), count * itemsize // vector_bytes()
-    return moved * passes / best(lambda: kernel(arrays, s, vectors, passes)) / 1e9
+    fastest = best(lambda: kernel(arrays, s, vectors, passes), seconds)
+    return moved * passes / fastest / 1e9
 
 
 def aligned_ones(shape: tuple[int, ...], dtype: str) -> NDArray:
@@ -145,12 +150,12 @@ def aligned_ones(shape: tuple[int, ...], dtype: str) -> NDArray:
     return array
 
 
-def best(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of as many runs as fit into a while."""
+def best(run: Callable[[], object], seconds: float) -> float:
+    """Seconds of the fastest of as many runs as fit into ``seconds``."""
     run()
     times: list[float] = []
-    end = time.perf_counter() + WHILE
-    while len(times) < 10 or time.perf_counter() < end:
+    end = time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)

@@ -74,7 +74,13 @@ def present_peers(wanted: list[str], core_type: str) -> list[str]:
 def measure_peaks(settings: Settings) -> Peaks:
     variables = environment(settings.threads, instructions=settings.instructions)
     with closing(Worker(variables)) as worker:
-        return Peaks(**worker.ask("peaks", dtype=settings.dtype, threads=settings.threads))
+        found = worker.ask(
+            "peaks",
+            dtype=settings.dtype,
+            threads=settings.threads,
+            seconds=min(1.0, settings.seconds),
+        )
+    return Peaks(**found)
 
 
 def measure_cases(

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
 
 from tinydl.bench import ladders, pictures, results, runner, tables
 from tinydl.bench.results import Measurement, Peaks, Report
@@ -24,6 +26,10 @@ class Session:
         self.drawings: list[tuple[str, Callable[[Path], None]]] = []
 
     def show(self, table: Any) -> None:
+        """A table's title goes above it: inside, it would be folded to the table's width."""
+        if isinstance(table, Table):
+            title, table.title = str(table.title), None
+            table = Group("", Text(title, style="italic"), table)
         self.shown.append(table)
         self._show(table)
 
@@ -60,7 +66,9 @@ class Session:
             return
         self.show(tables.speed_table(block, peak, results.peers_of(block)))
         if plan.operation != "passes":
-            self._draw(settings, "speeds", lambda path: pictures.draw_speeds(block, peak, path))
+            self._draw(
+                settings, plan.operation, lambda path: pictures.draw_speeds(block, peak, path)
+            )
 
     def _measure_steps(self, plan: Plan, settings: Settings) -> None:
         block: list[Measurement] = []
@@ -113,7 +121,6 @@ class Session:
             plain = Console(file=file, width=200, color_system=None)
             plain.print(self.report.command, highlight=False, soft_wrap=True)
             for table in self.shown:
-                plain.print()
                 plain.print(table)
         for suffix, draw in self.drawings:
             draw(path(suffix))

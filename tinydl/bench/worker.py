@@ -92,10 +92,10 @@ def blas() -> list[dict]:
     return [dict(pool) for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
-def peaks(dtype: str, threads: int) -> dict:
+def peaks(dtype: str, threads: int, seconds: float) -> dict:
     from tinydl.bench.peaks import measure_peaks
 
-    return measure_peaks(dtype, threads).model_dump()
+    return measure_peaks(dtype, threads, seconds).model_dump()
 
 
 def profile(case: str, dtype: str, clock: str) -> list[dict]:
@@ -123,7 +123,6 @@ def answer(request: dict[str, Any]) -> dict:
 
 
 def serve(requests: TextIO, replies: TextIO) -> None:
-    gc.disable()  # no collection in the middle of a timed call, as in timeit
     for line in requests:
         print(json.dumps(answer(json.loads(line))), file=replies, flush=True)
 
@@ -132,4 +131,5 @@ if __name__ == "__main__":
     # Whatever a library prints must not get between the answers.
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    gc.disable()  # no collection in the middle of a timed call, as in timeit
     serve(sys.stdin, replies)

@@ -349,7 +349,8 @@ def run(requests: list[Request], files: Files) -> None:
 
 def make_plan(request: Request) -> Any:
     """The request with its cases and peers looked at: whatever is wrong with them shows here."""
-    from tinydl.bench import runner
+    from tinydl.bench import ladders, runner
+    from tinydl.bench.operations import operation
     from tinydl.bench.rounds import Settings
 
     for dtype in request.dtypes:
@@ -359,18 +360,23 @@ def make_plan(request: Request) -> Any:
     unknown = [peer for peer in peers if peer not in (*runner.PEERS, "none")]
     if unknown:
         raise ValueError(f"unknown peer {unknown[0]!r}: expected {', '.join(runner.PEERS)} or none")
+    if request.rungs is not None:
+        ladders.climbers(request.operation, request.rungs)
+    parse = operation(request.operation).parse
+    cases = [str(parse(case)) for case in request.cases()]
+    settings = Settings(
+        threads=max(request.threads),
+        seconds=request.seconds,
+        instructions=request.instructions,
+        clock=request.clock,
+    )
     core_type = runner.chosen_core_type(request.instructions, request.core_type)
     return runner.Plan(
         operation=request.operation,
-        cases=request.cases(),
+        cases=cases,
         peers=runner.present_peers([p for p in peers if p != "none"], core_type),
         dtypes=request.dtypes,
         threads=request.threads,
-        settings=Settings(
-            threads=max(request.threads),
-            seconds=request.seconds,
-            instructions=request.instructions,
-            clock=request.clock,
-        ),
+        settings=settings,
         core_type=core_type,
     )
