@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import tinydl as tl
@@ -55,6 +56,58 @@ def test_the_saved_model_predicts_what_was_reported(one_run):
     predicted = model.predict(standardize(data.x_test)).argmax(axis=-1)
     assert np.mean(predicted == data.y_test) == result["test_accuracy"]
     assert np.trace(result["confusion_matrix"]) == np.sum(predicted == data.y_test)
+
+
+def write_images(folder, classes, sizes=(9, 9, 9, 9, 9, 9)):
+    """PNG files of noise, brighter from class to class."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i, size in enumerate(sizes):
+            pixels = rng.integers(0, 60, (size, size, 3)) + 90 * k
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_images_of_ones_own_in_all_sizes(own_model, tmp_path):
+    folder = write_images(tmp_path / "mine", ["hünd 日本", "katze"], sizes=range(7, 17))
+    arguments = ["--dataset", folder, "--runs", tmp_path / "r", "--epochs", 2, "--batch-size", 4]
+    result = invoke("train", own_model, *arguments)
+    assert result.exit_code == 1 and "to make them alike" in result.output
+    result = invoke("train", own_model, *arguments, "--image-size", 6, "--color", "L")
+    assert result.exit_code == 0, result.output
+    assert "74 parameters" in result.output  # 6 · 6 · 2 + 2
+    assert "hünd 日本" in result.output
+
+
+def test_a_table_of_ones_own(own_model, tmp_path):
+    rows = [f"{k % 2 + k / 100},{k},{'yes' if k % 2 else 'no'}" for k in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,answer", *rows]) + "\n")
+    arguments = ["--dataset", tmp_path / "t.csv", "--runs", tmp_path / "r", "--epochs", 1]
+    result = invoke("train", own_model, *arguments, "--label", "answer")
+    assert result.exit_code == 0, result.output
+    result = invoke("train", own_model, *arguments)
+    assert result.exit_code == 1 and "no column 'label'" in result.output
+    np.savez(tmp_path / "t.npz", x_train=[[0.0]], y_train=[0.5], x_test=[[1.0]], y_test=[1.5])
+    result = invoke("train", own_model, "--dataset", tmp_path / "t.npz")
+    assert result.exit_code == 1 and "one label a sample, of two classes" in result.output
+
+
+def test_data_that_cannot_be_classified_are_refused_before_anything_is_written(own_model, tmp_path):
+    runs = tmp_path / "r"
+    one = write_images(tmp_path / "one", ["only"])
+    result = invoke("train", own_model, "--dataset", one, "--runs", runs)
+    assert result.exit_code == 1 and "two classes or more" in result.output
+    result = invoke("train", own_model, "--image-size", 9, "--runs", runs)
+    assert result.exit_code == 1 and "digits is read as it is" in result.output
+    (tmp_path / "three.py").write_text(
+        "import tinydl as tl\n"
+        "def build(input_shape, classes, seed):\n"
+        "    return tl.Sequential([tl.layers.Flatten(), tl.layers.Dense(3)])\n"
+    )
+    result = invoke("train", f"{tmp_path}/three.py:build", "--runs", runs)
+    assert result.exit_code == 1 and "gives outputs of shape (3,): the 10 classes" in result.output
+    assert not runs.exists()
 
 
 @pytest.fixture
@@ -125,5 +178,4 @@ def test_bad_input_is_one_clear_error(arguments, words, tmp_path, monkeypatch):
 def test_every_flag_shows_its_default():
     text = runner.invoke(app, ["train", "--help"], env={"COLUMNS": "200"}).output
     for flag, default in (("--epochs", "15"), ("--batch-size", "32"), ("--dataset", "digits")):
-        line = next(row for row in text.splitlines() if flag in row)
-        assert f"[default: ({default})]" in line or f"[default: {default}]" in line
+        assert re.search(rf"{flag} [^\[]*\[default: \(?{default}\)?\]", text), flag

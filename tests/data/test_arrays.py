@@ -110,6 +110,7 @@ def test_data_sets(tmp_path):
         ({"x": np.zeros(0), "y": np.zeros(0, int)}, "data set is empty"),
         ({"x": np.array(["a"]), "y": np.zeros(1, int)}, "expected integers or floats"),
         ({"x": np.zeros(4), "y": np.array([0, 1, 1, 1])}, "class 0 has only one sample"),
+        ({"x": np.zeros(20), "y": np.arange(20) % 2 - 1}, "label -1 of sample 0 is out of range"),
     ],
 )
 def test_bad_data_sets_are_refused_with_the_file_named(tmp_path, arrays, message):

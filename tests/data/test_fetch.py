@@ -47,7 +47,7 @@ def server(monkeypatch):
 def serve_names_from(monkeypatch, *urls: str) -> None:
     digest = hashlib.sha256(CONTENT).hexdigest()
     file = catalog.RemoteFile("names.txt", urls, digest, len(CONTENT))
-    entry = catalog.Entry("names", "names", "", "", "tinydl.data.catalog.names", (file,))
+    entry = catalog.Entry("names", "names", "", "", "tinydl.data.catalog.first_names", (file,))
     monkeypatch.setitem(catalog.CATALOG, "names", entry)
 
 

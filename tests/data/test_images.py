@@ -127,7 +127,7 @@ def test_photographs_are_turned_upright(tmp_path):
             {"train/a/1.png": coded(random_pixels(0)), "test/b/1.png": coded(random_pixels(1))},
             "class 'b' is in 'test' only",
         ),
-        ({"a/1.png": b"no image"}, r"a/1\.png is not a readable image"),
+        ({"a/1.png": b"no image"}, r"a/1\.png is not a readable image: in no format"),
     ],
 )
 def test_wrong_layouts_are_refused(tmp_path, files, message):

@@ -45,11 +45,22 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    dataset: str = Field("digits", description="Name of the data set (see `tinydl data list`).")
+    dataset: str = Field(
+        "digits",
+        description="Name of a data set (see `tinydl data list`); or the path of your own: a folder or "
+        ".zip of images, a folder for each class, or an .npz, .csv or .parquet file.",
+    )
     root: Path | None = Field(None, description="Folder of the files; by default TINYDL_DATA.")
     validation_split: float = Field(
         0.0, ge=0, lt=1, description="Share of the training data held out to watch the loss on."
     )
+    image_size: int | None = Field(
+        None, ge=1, description="Height and width to which images of your own are resized."
+    )
+    color: Literal["RGB", "L"] | None = Field(
+        None, description="RGB or L (gray): to which images of your own are converted."
+    )
+    label: str | None = Field(None, description="Column to predict in a table of your own.")
     augment: bool = Field(
         False, description="Random crops and flips (flips only for natural images)."
     )

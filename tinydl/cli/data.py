@@ -18,6 +18,7 @@ app = typer.Typer(help="Data sets by name: list, look into, download.", no_args_
 console = Console()
 
 Name = Annotated[str, typer.Argument(help="Name of the data set, as `tinydl data list` shows it.")]
+NameOrPath = Annotated[str, typer.Argument(help="Name of the data set, or the path of your own.")]
 Root = Annotated[
     Path | None,
     typer.Option(
@@ -39,12 +40,13 @@ def list_names(root: Root = None) -> None:
 
 
 @app.command("info")
-def show_info(name: Name, root: Root = None) -> None:
+def show_info(name: NameOrPath, root: Root = None) -> None:
     """Read a data set and show its shapes, classes and source."""
     try:
-        entry = info(name)
-        console.print(f"[bold]{entry.name}[/]: {entry.summary}", highlight=False)
-        console.print(f"{entry.citation}\n{entry.home}", highlight=False, soft_wrap=True)
+        if name in names():
+            entry = info(name)
+            console.print(f"[bold]{entry.name}[/]: {entry.summary}", highlight=False)
+            console.print(f"{entry.citation}\n{entry.home}", highlight=False, soft_wrap=True)
         data = load(name, root)
     except (DataError, ImportError, OSError) as error:
         raise _fail(error) from None

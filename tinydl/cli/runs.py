@@ -109,7 +109,8 @@ def plot_curves(metrics: list[dict[str, float]], path: Path, title: str) -> None
         if all(key in row for row in metrics):
             top.plot(epochs, [row[key] for row in metrics], marker="o", markersize=3, label=label)
     top.set_ylabel("loss")
-    top.set_yscale("log")
+    if all(row["loss"] > 0 for row in metrics):
+        top.set_yscale("log")
     top.set_title(title)
     top.legend()
     top.grid(alpha=0.3)

@@ -34,7 +34,8 @@ def option(section: str, key: str, *flags: str) -> Any:
     config = getattr(DEFAULTS, section)
     field = type(config).model_fields[key]
     default = getattr(config, key)
-    shown = "TINYDL_DATA" if key == "root" else str(default)
+    unset = {"root": "TINYDL_DATA", "label": "label"}
+    shown = unset.get(key, "as they are") if default is None else str(default)
     return typer.Option(*flags, help=field.description, show_default=shown)
 
 
@@ -57,6 +58,9 @@ def train(
     validation_split: Annotated[
         float | None, option("data", "validation_split", "--validation-split")
     ] = None,
+    image_size: Annotated[int | None, option("data", "image_size", "--image-size")] = None,
+    color: Annotated[str | None, option("data", "color", "--color")] = None,
+    label: Annotated[str | None, option("data", "label", "--label")] = None,
     augment: Annotated[bool | None, option("data", "augment", "--augment/--no-augment")] = None,
     optimizer: Annotated[str | None, option("optimizer", "name", "--optimizer")] = None,
     learning_rate: Annotated[
@@ -97,6 +101,9 @@ def train(
             "dataset": dataset,
             "root": root,
             "validation_split": validation_split,
+            "image_size": image_size,
+            "color": color,
+            "label": label,
             "augment": augment,
         },
         "model": {"architecture": architecture},
@@ -179,7 +186,7 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
     strategy = tl.distributed.DataParallel(**run.distributed.model_dump())
     world = strategy.world
     console.quiet = world.rank != 0
-    data = strategy.in_turn(lambda: tl.data.load(run.data.dataset, root=run.data.root))
+    data = strategy.in_turn(lambda: load_data(run))
     x_train, y_train = data.x_train, data.y_train
     validation = None
     if run.data.validation_split:
@@ -190,10 +197,7 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
     if run.data.validation_split:
         validation = (standardize(x_val), y_val)
 
-    classes = len(data.class_names)
-    model = tl.architectures.build(
-        run.model.architecture, x_train.shape[1:], classes, seed=run.training.seed
-    )
+    model = build_model(run, data)
     loader = tl.data.DataLoader(
         x_train,
         y_train,
@@ -215,7 +219,7 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
     processes = f"{world.size} processes, " if world.size > 1 else ""
     console.print(
         f"[bold]{run.model.architecture}[/] ({model.store.size:,} parameters) on [bold]{data.name}[/] "
-        f"({len(x_train):,} training and {len(data.x_test):,} test images), "
+        f"({len(x_train):,} training and {len(data.x_test):,} test samples), "
         f"{run.optimizer.name}, {processes}seed {run.training.seed}; folder {folder}",
         soft_wrap=True,
     )
@@ -236,6 +240,45 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
         raise typer.Exit(130)
     if world.rank == 0:
         finish_record(run, model, standardize, data, folder)
+
+
+def load_data(run: RunConfig) -> Any:
+    """The data set that the run names: one to classify."""
+    import tinydl as tl
+
+    given = {"size": run.data.image_size, "color": run.data.color, "label": run.data.label}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if options and run.data.dataset in tl.data.names():
+        raise ConfigError(
+            "image_size, color and label say how to read data of your own, given by their path; "
+            f"{run.data.dataset} is read as it is"
+        )
+    if "size" in options:
+        options["size"] = (run.data.image_size, run.data.image_size)
+    data = tl.data.load(run.data.dataset, root=run.data.root, **options)
+    if data.y_train.ndim != 1 or len(data.class_names) < 2:
+        raise ConfigError(
+            f"{data}: tinydl train needs one label a sample, of two classes or more; "
+            "other tasks are trained from Python, with model.fit"
+        )
+    return data
+
+
+def build_model(run: RunConfig, data: Any) -> Any:
+    """The network, with one output for each class."""
+    import tinydl as tl
+
+    classes = len(data.class_names)
+    architecture = run.model.architecture
+    model = tl.architectures.build(
+        architecture, data.x_train.shape[1:], classes, seed=run.training.seed
+    )
+    if model.output_shape != (classes,):
+        raise ConfigError(
+            f"{architecture} gives outputs of shape {model.output_shape}: the {classes} classes of "
+            f"{data.name} need ({classes},)"
+        )
+    return model
 
 
 def start_record(run: RunConfig, runs: Path, data_name: str, preprocessing: dict[str, Any]) -> Path:
@@ -290,11 +333,12 @@ def augmentation(run: RunConfig) -> list | None:
 
 def report(model: Any, x_test: np.ndarray, data: Any, folder: Path) -> None:
     """Test accuracy and the confusion matrix, on the screen and in result.json."""
-    from sklearn.metrics import confusion_matrix
+    import tinydl as tl
 
-    predicted = model.predict(x_test, batch_size=256).argmax(axis=-1)
-    accuracy = float(np.mean(predicted == data.y_test))
-    matrix = confusion_matrix(data.y_test, predicted, labels=range(len(data.class_names)))
+    confusion = tl.metrics.ConfusionMatrix(len(data.class_names))
+    confusion.update(model.predict(x_test, batch_size=256), data.y_test)
+    matrix = confusion.result().astype(int)
+    accuracy = float(np.trace(matrix) / len(data.y_test))
     write_json(
         folder / "result.json",
         {

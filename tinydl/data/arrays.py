@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tinydl.data.dataset import Dataset
 from tinydl.data.errors import DataError, MissingDataError, named
 from tinydl.data.splitting import stratified_split
-from tinydl.data.validation import check_arrays
+from tinydl.data.validation import check_arrays, check_labels
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -74,8 +74,11 @@ def load_npz(
             x_train, y_train, x_test, y_test = (arrays[part] for part in PARTS)
             check_arrays([("x_train", x_train), ("y_train", y_train)])
             check_arrays([("x_test", x_test), ("y_test", y_test)])
+            _refuse_negative_classes(y_train)
+            _refuse_negative_classes(y_test)
         elif {"x", "y"} <= set(arrays):
             check_arrays([("x", arrays["x"]), ("y", arrays["y"])])
+            _refuse_negative_classes(arrays["y"])
             x_train, x_test, y_train, y_test = stratified_split(
                 arrays["x"], arrays["y"], test_fraction, seed
             )
@@ -88,6 +91,11 @@ def load_npz(
         class_names = tuple(str(label) for label in range(classes))
         y_train, y_test = y_train.astype(np.int64), y_test.astype(np.int64)
     return Dataset(name or path.stem, x_train, y_train, x_test, y_test, class_names, str(path))
+
+
+def _refuse_negative_classes(y: NDArray) -> None:
+    if y.ndim == 1 and y.dtype.kind == "i":
+        check_labels(y, max(int(y.max()) + 1, 1))
 
 
 def _read(file: BinaryIO, size: int, source: str) -> NDArray:

@@ -116,7 +116,11 @@ def open_images(path: Path) -> Iterator[ImageFiles]:
 def decode_image(data: bytes, size: tuple[int, int] | None, color: str | None) -> NDArray[np.uint8]:
     """(H, W, 1) or (H, W, 3) from an image file's bytes; arguments as of ``load_image_folder``."""
     Image = require("PIL.Image", "reading images")
-    with Image.open(io.BytesIO(data)) as image:
+    try:
+        opened = Image.open(io.BytesIO(data))
+    except Image.UnidentifiedImageError:  # its own message names a buffer in memory
+        raise DataError("in no format that Pillow knows") from None
+    with opened as image:
         if image.width * image.height > MAX_PIXELS:
             raise DataError(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
         if image.mode.startswith(("I", "F")):

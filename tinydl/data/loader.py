@@ -21,8 +21,8 @@ Augmentation = Callable[[NDArray, SampleRandom], NDArray]
 class DataLoader:
     """Batches of samples, epoch after epoch, the same for the same seed.
 
-        loader = DataLoader(x, y, batch_size=64, transform=Standardize.fit(x),
-        augment=[RandomFlip()]) for epoch in range(10):
+        loader = DataLoader(x, y, transform=Standardize.fit(x), augment=RandomFlip())
+        for epoch in range(10):
             for xb, yb in loader.batches(epoch):
                 ...
 

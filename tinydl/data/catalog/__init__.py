@@ -127,7 +127,7 @@ CATALOG = {
             "32,033 first names, to be spelled character by character",
             "https://github.com/karpathy/makemore",
             "Names of the US Social Security Administration, as collected for makemore",
-            "tinydl.data.catalog.names",
+            "tinydl.data.catalog.first_names",
             (
                 RemoteFile(
                     "names.txt",
