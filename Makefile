@@ -4,13 +4,33 @@ VENV := .venv
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 
-.PHONY: train test test-peers lint setup clean
+MPIS := mpich openmpi
 
+# One process a core; with more than eight, each would get less than four of the default job's 32 samples a step.
+RANKS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 8))')
+LAUNCH = $(VENV)/bin/tinydl launch -n $(RANKS) --
+MPI_WORKS = $(VENV)/bin/python -c 'import tinydl; tinydl.distributed.world().barrier()'
+
+# The tests of several processes run with both MPIs, each in a light environment of its own.
+MPI_READY := $(MPIS:%=.venv-%/.ready)
+WITH_MPI = TINYDL_MPI_PYTHONS="$$(ls $(MPIS:%=$(CURDIR)/.venv-%/bin/mpiexec) 2>/dev/null | sed s/mpiexec$$/python/ | paste -sd:)"
+
+.PHONY: train test test-cluster test-peers lint setup clean
+
+# RANKS=1 trains in one process, without MPI.
 train: $(READY)
-	$(VENV)/bin/tinydl train $(ARGS)
+	@if [ $(RANKS) -gt 1 ] && $(LAUNCH) $(MPI_WORKS) 2>/dev/null; then \
+		echo $(LAUNCH) tinydl train $(ARGS); $(LAUNCH) $(VENV)/bin/tinydl train $(ARGS); \
+	else \
+		echo tinydl train $(ARGS), in one process; $(VENV)/bin/tinydl train $(ARGS); \
+	fi
 
-test: $(READY)
-	$(VENV)/bin/python -m pytest $(ARGS)
+test: $(READY) $(MPI_READY)
+	$(WITH_MPI) $(VENV)/bin/python -m pytest $(ARGS)
+
+# Ranks on emulated hosts behind a shaped link: needs root and iproute2.
+test-cluster: $(READY) $(MPI_READY)
+	$(WITH_MPI) TINYDL_TEST_CLUSTER=1 $(VENV)/bin/python -m pytest tests/distributed/test_cluster.py $(ARGS)
 
 # The same layers, losses and optimizers against PyTorch, which is never a dependency: an environment of its own.
 test-peers: $(PEERS)/.ready
@@ -24,6 +44,15 @@ setup: $(READY)
 $(READY): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --editable '.[mpi]' || echo "no MPI for this machine: one process only"
+	touch $@
+
+# Nothing but mpi4py and the MPI; all else is read from the main environment. No wheel here: those tests are skipped.
+.venv-%/.ready: $(READY)
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet mpi4py $* || echo "no $* for this machine: tests with it are skipped"
+	$(VENV)/bin/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_paths()['purelib'])" \
+		> $$(.venv-$*/bin/python -c "import sysconfig as s; print(s.get_paths()['purelib'])")/main.pth
 	touch $@
 
 $(PEERS)/.ready: pyproject.toml setup.py
@@ -32,4 +61,4 @@ $(PEERS)/.ready: pyproject.toml setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) build *.egg-info
+	rm -rf $(VENV) $(PEERS) $(MPIS:%=.venv-%) build *.egg-info
