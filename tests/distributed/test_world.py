@@ -137,9 +137,7 @@ def test_a_process_alone_never_imports_mpi4py():
 
 
 def test_a_launcher_without_mpi4py_is_an_error_that_says_what_to_install():
-    program = (
-        "import sys, tinydl as tl\nsys.modules['mpi4py'] = None\ntl.distributed.world()"
-    )
+    program = "import sys, tinydl as tl\nsys.modules['mpi4py'] = None\ntl.distributed.world()"
     run = run_alone(program, PMI_SIZE="2")
     assert run.returncode != 0
     assert "PMI_SIZE is set" in run.stderr and "pip install 'tinydl[mpi]'" in run.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tinydl.distributed.compression import BFloat16, Float16
 from tinydl.distributed.data_parallel import DataParallel
+from tinydl.distributed.large_batches import linear_scaling
+from tinydl.distributed.local_sgd import LocalSGD
 from tinydl.distributed.power_sgd import PowerSGD
 from tinydl.distributed.strategy import SingleProcess
 from tinydl.distributed.sync_batch_norm import SyncBatchNorm
@@ -14,10 +16,12 @@ __all__ = [
     "BFloat16",
     "DataParallel",
     "Float16",
+    "LocalSGD",
     "PowerSGD",
     "SingleProcess",
     "SyncBatchNorm",
     "TopK",
     "World",
+    "linear_scaling",
     "world",
 ]

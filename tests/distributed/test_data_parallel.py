@@ -1,0 +1,343 @@
+"""N ranks train as one process would, whatever the model, the data and the way of communicating."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinydl as tl
+from tests.distributed.models import MODELS, alone, compiled, digest, mlp, rows, train, weights
+from tests.distributed.models import classes as labels
+
+SMALL = {"bucket_bytes": 512, "first_bucket_bytes": 64, "check_every": 2}
+
+
+def parallel_and_alone(name, options, arguments):
+    """Ranks begin with different weights: rank 0's, as those of the single process, become everyone's."""
+    rank = tl.distributed.world().rank
+    model, history = train(
+        name, tl.distributed.DataParallel(**SMALL, **options), seed=rank, **arguments
+    )
+    single, expected = train(name, None)
+    return weights(model), weights(single), history, expected
+
+
+def check_like_one_process(results, tolerance=1e-9):
+    for got, want, history, expected in results:
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
+        np.testing.assert_array_equal(got, results[0][0])  # all ranks alike
+        assert history.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_allclose(history[name], values, rtol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("overlap", ["thread", "poll", "none"])
+def test_many_ranks_follow_one_process(job, overlap):
+    check_like_one_process(job.run(parallel_and_alone, "mlp", {"overlap": overlap}, {}))
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "mlp"])
+def test_every_kind_of_model(job, name):
+    check_like_one_process(job.run(parallel_and_alone, name, {}, {}))
+
+
+@pytest.mark.parametrize("name", ["cnn", "recurrent", "shared"])
+def test_accumulated_gradients(job, name):
+    """Four passes, some of them empty, are one."""
+    check_like_one_process(job.run(parallel_and_alone, name, {}, {"accumulate_steps": 4}))
+
+
+@pytest.mark.parametrize("options", [{"shard_optimizer": True}, {"overlap": "poll"}])
+def test_accumulated_gradients_with_other_options(job, options):
+    check_like_one_process(job.run(parallel_and_alone, "mlp", options, {"accumulate_steps": 3}))
+
+
+def deterministic(name, virtual_shards):
+    strategy = tl.distributed.DataParallel(deterministic=True, shards=virtual_shards)
+    model, history = train(name, strategy, seed=tl.distributed.world().rank)
+    with alone():
+        strategy = tl.distributed.DataParallel(deterministic=True, shards=virtual_shards)
+        single, expected = train(name, strategy)
+    plain, _ = train(name, None)
+    return digest(model), digest(single), history, expected, weights(model), weights(plain)
+
+
+@pytest.mark.parametrize("name", ["mlp", "recurrent"])
+def test_deterministic_is_equal_to_the_last_bit(job, name):
+    """Shards outnumber the samples of the last batch."""
+    for got, want, history, expected, many, plain in job.run(deterministic, name, 12):
+        assert got == want
+        assert history == expected
+        np.testing.assert_allclose(many, plain, rtol=1e-9, atol=1e-9)
+
+
+def deterministic_with_random_layers():
+    def model(seed):
+        layers = [
+            tl.layers.Dense(8, "relu"),
+            tl.layers.BatchNorm(),
+            tl.layers.Dropout(0.4),
+            tl.layers.Dense(4),
+        ]
+        return compiled(tl.Sequential(layers, seed=seed), "adam")
+
+    def fit(seed):
+        strategy = tl.distributed.DataParallel(deterministic=True, shards=12)
+        one = model(seed)
+        one.fit(rows(6), labels(), epochs=3, batch_size=10, verbose=0, seed=1, strategy=strategy)
+        return digest(one)
+
+    got = fit(seed=tl.distributed.world().rank)
+    with alone():
+        return got, fit(seed=0)
+
+
+def test_deterministic_dropout_and_running_means(job):
+    for got, want in job.run(deterministic_with_random_layers):
+        assert got == want
+
+
+def dropout_masks():
+    """What each rank's dropout layer draws in the same step."""
+    model = tl.Sequential([tl.layers.Dense(50), tl.layers.Dropout(0.5), tl.layers.Dense(4)])
+    seen = []
+
+    class Watch(tl.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(self.model.sublayers[1].rng.random())
+
+    compiled(model).fit(
+        rows(6),
+        labels(),
+        batch_size=10,
+        verbose=0,
+        callbacks=[Watch()],
+        strategy=tl.distributed.DataParallel(),
+    )
+    return seen
+
+
+def test_ranks_draw_different_dropout(job):
+    results = job.run(dropout_masks)
+    assert len({draws[0] for draws in results}) == job.ranks
+    assert all(draws[0] != draws[1] for draws in results)
+
+
+def fresh_seeds():
+    """A model and a loader without a seed: each rank would draw its own."""
+    x = np.arange(23.0)[:, None]
+    seen = []
+
+    class Spy(tl.layers.Layer):
+        def forward(self, x, training=False):
+            seen.extend(x[:, 0] if training else [])
+            return x
+
+        def backward(self, grad):
+            return grad
+
+    for data in ((x, x), (tl.data.DataLoader(x, x, batch_size=5, seed=None, dtype="float64"),)):
+        model = tl.Sequential([Spy(), tl.layers.Dense(1)], seed=None, dtype="float64")
+        model.compile(tl.optimizers.SGD(0.0), "mse")
+        model.fit(*data, epochs=2, batch_size=5, verbose=0, strategy=tl.distributed.DataParallel())
+    return seen
+
+
+def test_no_sample_is_lost_or_seen_twice_even_without_a_seed(job):
+    seen = np.concatenate(job.run(fresh_seeds))
+    values, counts = np.unique(seen, return_counts=True)
+    np.testing.assert_array_equal(values, np.arange(23))
+    assert set(counts) == {4}  # two loaders, two epochs
+
+
+def frozen_and_thawed():
+    """A callback thaws a layer in the middle of training."""
+    rank = tl.distributed.world().rank
+
+    class Thaw(tl.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 4:
+                self.model.sublayers[1].trainable = True
+
+    options = {"callbacks": [Thaw()]}
+    model, _ = train("frozen", tl.distributed.DataParallel(**SMALL), seed=rank, **options)
+    single, _ = train("frozen", None, **options)
+    return weights(model), weights(single)
+
+
+def test_a_layer_that_is_thawed_during_training(job):
+    for got, want in job.run(frozen_and_thawed):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+def error_of(function, *arguments):
+    try:
+        function(*arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def different_models():
+    model, x, y = mlp()
+    if tl.distributed.world().rank == 1:
+        model.sublayers[2].units = 5
+    fit = compiled(model).fit
+    return error_of(
+        lambda: fit(x, y, verbose=0, batch_size=8, strategy=tl.distributed.DataParallel())
+    )
+
+
+def different_data():
+    model, x, y = mlp()
+    n = 23 if tl.distributed.world().rank else 10
+    strategy = tl.distributed.DataParallel()
+    fit = compiled(model).fit
+    return error_of(lambda: fit(x[:n], y[:n], batch_size=5, verbose=0, strategy=strategy))
+
+
+def a_drifting_rank():
+    """Rank 1 changes one number by its last bit."""
+    model, x, y = mlp()
+
+    class Spoil(tl.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if tl.distributed.world().rank == 1 and batch == 2:
+                bias = self.model.sublayers[1].own_parameters[1].value
+                bias[3] = np.nextafter(bias[3], 9)
+
+    strategy = tl.distributed.DataParallel(check_every=2)
+    fit = compiled(model).fit
+    return error_of(
+        lambda: fit(x, y, batch_size=4, verbose=0, callbacks=[Spoil()], strategy=strategy)
+    )
+
+
+def test_what_differs_between_ranks_is_an_error_on_all(job):
+    for function, message in (
+        (different_models, "all ranks must build the same model"),
+        (different_data, "all ranks must be given equal data"),
+        (
+            a_drifting_rank,
+            "after step 4 the parameters differ between ranks; the first one that does is 'dense_1.bias'",
+        ),
+    ):
+        errors = job.run(function)
+        if job.ranks == 1:
+            assert errors == ["no error"]
+            continue
+        assert all("Error" in error for error in errors), errors
+        assert any(message in error for error in errors), errors
+
+
+def own_batches(deterministic):
+    """Iterables give every rank its own batches; here of different lengths."""
+    many = tl.distributed.world()
+    model, x, y = mlp(seed=many.rank)
+    parts = np.array_split(np.arange(20), [3, 9, 11][: many.size - 1])
+    mine = parts[many.rank]
+    batches = [(x[mine], y[mine])] * 3
+    strategy = tl.distributed.DataParallel(deterministic=deterministic, shards=12)
+    compiled(model).fit(batches, epochs=2, verbose=0, strategy=strategy)
+    single, _, _ = mlp()
+    compiled(single).fit([(x[:20], y[:20])] * 3, epochs=2, verbose=0)
+    return weights(model), weights(single)
+
+
+def test_iterables_give_every_rank_its_own_batches(job):
+    for got, want in job.run(own_batches, False):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+
+
+def own_batches_deterministic():
+    return error_of(own_batches, True)
+
+
+def test_deterministic_refuses_batches_that_are_not_shared_out_evenly(job):
+    for error in job.run(own_batches_deterministic):
+        assert ("needs arrays or a DataLoader" in error) == (job.ranks > 1)
+
+
+def an_iterator_that_ends_early():
+    many = tl.distributed.world()
+    model, x, y = mlp()
+    batches = iter([(x, y)] * (3 if many.rank else 2))
+    fit = compiled(model).fit
+    return error_of(
+        lambda: fit(batches, steps_per_epoch=3, verbose=0, strategy=tl.distributed.DataParallel())
+    )
+
+
+def interrupted():
+    """Ctrl-C reaches one rank in its second step: all stop after the same one."""
+    many = tl.distributed.world()
+    model, x, y = mlp()
+
+    class Press(tl.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 1 and many.rank == many.size - 1:
+                import signal
+
+                signal.raise_signal(signal.SIGTERM)
+
+    history = compiled(model).fit(
+        x, y, batch_size=5, verbose=0, callbacks=[Press()], strategy=tl.distributed.DataParallel()
+    )
+    return model.optimizer.iterations, history.interrupted
+
+
+def test_a_request_to_stop_on_one_rank_stops_all_after_the_same_step(job):
+    assert job.run(interrupted) == [(2, True)] * job.ranks
+
+
+def who_writes():
+    calls = []
+
+    class Writer(tl.callbacks.Callback):
+        writes = True
+
+        def on_epoch_end(self, epoch, logs=None):
+            calls.append(epoch)
+
+    train("mlp", tl.distributed.DataParallel(), callbacks=[Writer()])
+    return calls
+
+
+def test_only_rank_0_writes(job):
+    assert job.run(who_writes) == [[0, 1, 2]] + [[]] * (job.ranks - 1)
+
+
+def progress_line():
+    import io
+
+    from rich.console import Console
+
+    text = io.StringIO()
+    bar = tl.training.callbacks.ProgressBar(console=Console(file=text, width=200))
+    train("mlp", tl.distributed.DataParallel(), callbacks=[bar])
+    return text.getvalue()
+
+
+def test_the_progress_line_says_where_the_time_goes(job):
+    first, *others = job.run(progress_line)
+    assert others == [""] * (job.ranks - 1)
+    assert ("communication" in first) == (job.ranks > 1)
+    if job.ranks > 1:
+        assert "% computing, " in first and "% data, " in first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"overlap": "sometimes"}, "overlap must be 'thread', 'poll' or 'none', got 'sometimes'"),
+        ({"bucket_bytes": 0}, "bucket_bytes must be a whole number >= 1, got 0"),
+        ({"check_every": -1}, "check_every must be a whole number >= 0, got -1"),
+        ({"compression": "bfloat"}, "unknown compression 'bfloat' .did you mean 'bfloat16'"),
+        ({"compression": "float16", "overlap": "poll"}, "overlap='poll' is for plain sums"),
+        ({"compression": "float16", "deterministic": True}, "deterministic and compression cannot"),
+        ({"shard_optimizer": True, "deterministic": True}, "deterministic and shard_optimizer"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tl.distributed.DataParallel(**arguments)
