@@ -1,0 +1,232 @@
+"""Pooling for NumPy arrays; definitions in `reference.pooling`.
+
+Images are channels-last, so the innermost loop of every pass runs over the contiguous channels of one
+place, and vectorizes: a comparison becomes a mask, and two selections keep value and place. Images are
+independent, so each belongs to one thread.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import get_num_threads, prange
+
+from ..windows import PoolGeometry, pool_geometry
+from ._jit import jit
+from ._passes import PARALLEL_SIZE, check_floats, check_out, check_shape
+
+# --- loops ------------------------------------------------------------------------------------------
+# `window` = (height, width, row stride, column stride, top padding, left padding).
+
+
+@jit(cache=False)
+def _bounds(i, stride, before, taps, size):
+    """First and last + 1 of the input places, along one axis, that window i covers."""
+    start = i * stride - before
+    return max(start, 0), min(start + taps, size)
+
+
+@jit(cache=False)
+def _max_image(x, window, y, argmax):
+    """(H, W, C) -> (OH, OW, C) of one image."""
+    height, width, channels = x.shape
+    taps_h, taps_w, stride_h, stride_w, top, left = window
+    for i in range(y.shape[0]):
+        h0, h1 = _bounds(i, stride_h, top, taps_h, height)
+        for j in range(y.shape[1]):
+            w0, w1 = _bounds(j, stride_w, left, taps_w, width)
+            best, place = y[i, j], argmax[i, j]
+            for c in range(channels):
+                best[c] = x[h0, w0, c]
+                place[c] = h0 * width + w0
+            for h in range(h0, h1):
+                for w in range(w0, w1):
+                    here = np.int32(h * width + w)
+                    values = x[h, w]
+                    for c in range(channels):
+                        v, b = values[c], best[c]
+                        wins = (v > b) | ((v != v) & (b == b))  # a NaN beats all but another NaN
+                        best[c] = v if wins else b
+                        place[c] = here if wins else place[c]
+
+
+@jit(cache=False)
+def _max_grad_image(grad, argmax, dx):
+    """Each window's gradient to its winner, added to dx (H * W, C)."""
+    for i in range(grad.shape[0]):
+        for j in range(grad.shape[1]):
+            for c in range(grad.shape[2]):
+                dx[argmax[i, j, c], c] += grad[i, j, c]
+
+
+@jit(cache=False)
+def _avg_image(x, window, y):
+    height, width, channels = x.shape
+    taps_h, taps_w, stride_h, stride_w, top, left = window
+    for i in range(y.shape[0]):
+        h0, h1 = _bounds(i, stride_h, top, taps_h, height)
+        for j in range(y.shape[1]):
+            w0, w1 = _bounds(j, stride_w, left, taps_w, width)
+            total = y[i, j]
+            for c in range(channels):
+                total[c] = 0
+            for h in range(h0, h1):
+                for w in range(w0, w1):
+                    for c in range(channels):
+                        total[c] += x[h, w, c]
+            share = x.dtype.type(1.0 / ((h1 - h0) * (w1 - w0)))
+            for c in range(channels):
+                total[c] *= share
+
+
+@jit(cache=False)
+def _avg_grad_image(grad, window, dx):
+    height, width, channels = dx.shape
+    taps_h, taps_w, stride_h, stride_w, top, left = window
+    for i in range(grad.shape[0]):
+        h0, h1 = _bounds(i, stride_h, top, taps_h, height)
+        for j in range(grad.shape[1]):
+            w0, w1 = _bounds(j, stride_w, left, taps_w, width)
+            share = grad.dtype.type(1.0 / ((h1 - h0) * (w1 - w0)))
+            for h in range(h0, h1):
+                for w in range(w0, w1):
+                    for c in range(channels):
+                        dx[h, w, c] += share * grad[i, j, c]
+
+
+@jit
+def _max_serial(x, window, y, argmax):
+    for n in range(len(x)):
+        _max_image(x[n], window, y[n], argmax[n])
+
+
+@jit(parallel=True)
+def _max_threaded(x, window, y, argmax):
+    for n in prange(len(x)):
+        _max_image(x[n], window, y[n], argmax[n])
+
+
+@jit
+def _max_grad_serial(grad, argmax, dx):
+    for n in range(len(grad)):
+        _max_grad_image(grad[n], argmax[n], dx[n])
+
+
+@jit(parallel=True)
+def _max_grad_threaded(grad, argmax, dx):
+    for n in prange(len(grad)):
+        _max_grad_image(grad[n], argmax[n], dx[n])
+
+
+@jit
+def _avg_serial(x, window, y):
+    for n in range(len(x)):
+        _avg_image(x[n], window, y[n])
+
+
+@jit(parallel=True)
+def _avg_threaded(x, window, y):
+    for n in prange(len(x)):
+        _avg_image(x[n], window, y[n])
+
+
+@jit
+def _avg_grad_serial(grad, window, dx):
+    for n in range(len(grad)):
+        _avg_grad_image(grad[n], window, dx[n])
+
+
+@jit(parallel=True)
+def _avg_grad_threaded(grad, window, dx):
+    for n in prange(len(grad)):
+        _avg_grad_image(grad[n], window, dx[n])
+
+
+# --- kernels ----------------------------------------------------------------------------------------
+
+
+def max_pool2d(
+    x: np.ndarray, pool_size: Any, *, strides: Any = None, padding: Any = "valid"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maximum of each window, and where it was. See `reference.max_pool2d`."""
+    check_floats("max_pool2d", x=x)
+    g = pool_geometry(x.shape, pool_size, strides, padding)
+    y = np.empty(g.output_shape, x.dtype)
+    argmax = np.empty(g.output_shape, np.int32)
+    run = _max_threaded if _use_threads(x) else _max_serial
+    run(np.ascontiguousarray(x), _window(g), y, argmax)
+    return y, argmax
+
+
+def max_pool2d_grad(
+    grad: np.ndarray,
+    argmax: np.ndarray,
+    input_shape: tuple[int, int, int, int],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Gradient with respect to max_pool2d's x. See `reference.max_pool2d_grad`."""
+    name = "max_pool2d_grad"
+    check_floats(name, grad=grad)
+    check_shape(name, "argmax", argmax, grad.shape)
+    places = input_shape[1] * input_shape[2]
+    if argmax.dtype != np.int32:
+        raise TypeError(f"{name}: argmax must be int32, not {argmax.dtype}")
+    if argmax.size and (argmax.min() < 0 or argmax.max() >= places):
+        raise ValueError(f"{name}: argmax must lie in [0, {places}), the places of x")
+    if grad.shape[0] != input_shape[0] or grad.shape[3] != input_shape[3]:
+        raise ValueError(f"{name}: grad {grad.shape} does not fit an input of shape {input_shape}")
+    batch, height, width, channels = input_shape
+    dx = np.zeros((batch, height * width, channels), grad.dtype)
+    run = _max_grad_threaded if _use_threads(dx) else _max_grad_serial
+    run(np.ascontiguousarray(grad), np.ascontiguousarray(argmax), dx)
+    return _give(name, dx.reshape(input_shape), out)
+
+
+def avg_pool2d(
+    x: np.ndarray, pool_size: Any, *, strides: Any = None, padding: Any = "valid"
+) -> np.ndarray:
+    """Mean of each window over its real elements. See `reference.avg_pool2d`."""
+    check_floats("avg_pool2d", x=x)
+    g = pool_geometry(x.shape, pool_size, strides, padding)
+    y = np.empty(g.output_shape, x.dtype)
+    run = _avg_threaded if _use_threads(x) else _avg_serial
+    run(np.ascontiguousarray(x), _window(g), y)
+    return y
+
+
+def avg_pool2d_grad(
+    grad: np.ndarray,
+    input_shape: tuple[int, int, int, int],
+    pool_size: Any,
+    *,
+    strides: Any = None,
+    padding: Any = "valid",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Gradient with respect to avg_pool2d's x. See `reference.avg_pool2d_grad`."""
+    name = "avg_pool2d_grad"
+    check_floats(name, grad=grad)
+    g = pool_geometry(input_shape, pool_size, strides, padding)
+    check_shape(name, "grad", grad, g.output_shape)
+    dx = np.zeros(g.input_shape, grad.dtype)
+    run = _avg_grad_threaded if _use_threads(dx) else _avg_grad_serial
+    run(np.ascontiguousarray(grad), _window(g), dx)
+    return _give(name, dx, out)
+
+
+def _window(g: PoolGeometry) -> tuple[int, int, int, int, int, int]:
+    (top, _), (left, _) = g.padding
+    return (*g.size, *g.strides, top, left)
+
+
+def _use_threads(x: np.ndarray) -> bool:
+    return x.size >= PARALLEL_SIZE and get_num_threads() > 1
+
+
+def _give(name: str, result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return result
+    check_out(name, out, result)
+    out[...] = result
+    return out
