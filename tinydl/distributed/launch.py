@@ -8,6 +8,7 @@ on with ``fit(…, callbacks=[Checkpoint(folder)], resume=True)``.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from tinydl.distributed.faults import FAILED, STOPPED
+from tinydl.distributed.faults import FAILED, LOST_A_RANK, STOPPED
 from tinydl.distributed.launchers import (
     PASSED_ON,
     Launcher,
@@ -52,6 +53,8 @@ class Launch:
         agent: program that starts a command on a host, called as ``agent HOST COMMAND…``, in place of ssh.
         max_restarts: how often a job that lost a rank is started again.
         elastic: start again without the ranks of hosts that do not answer, or else with one rank fewer.
+        heartbeat: seconds between looks at the hosts, where the job may be started again; one that is switched off
+            closes no connection, and its silence looks to the others like a long computation.
 
     Raises:
         LaunchError: no MPI, no such command, or numbers that make no sense.
@@ -64,6 +67,7 @@ class Launch:
     agent: Path | None = None
     max_restarts: int = 0
     elastic: bool = False
+    heartbeat: float = 60.0
 
     def __post_init__(self) -> None:
         for name, least in (("ranks", 1), ("max_restarts", 0)):
@@ -122,10 +126,23 @@ class Launch:
             )
             if self._stop_signal is not None:  # it came just before
                 self._process.send_signal(PLEASE_STOP)
-            code = self._process.wait()
+            code = self._wait(self._process)
             if code != 0:
                 left_over.remove()
         return 128 - code if code < 0 else code
+
+    def _wait(self, process: subprocess.Popen) -> int:
+        """The code with which ``process`` ends. A host that falls silent ends it: the others would wait for ever."""
+        seconds = self.heartbeat if self.max_restarts and self.hosts else None
+        while True:
+            try:
+                return process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                if silent := [host for host in self.hosts if not answers(host, self.agent)]:
+                    say(f"no answer from {', '.join(silent)}: the job is ended")
+                    kill_group(process)
+                    process.wait()
+                    return LOST_A_RANK
 
     def environment(self, restart: int) -> dict[str, str]:
         """What every rank gets. Numba reads its number of threads when it is imported, so it is set before."""
@@ -160,8 +177,12 @@ class Launch:
         self._stop_signal = number
         if not again:
             os.write(2, b"\ntinydl launch: stopping all ranks after this step (again: at once)\n")
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if again else PLEASE_STOP)
+        if self._process is None or self._process.poll() is not None:
+            return
+        if again:
+            kill_group(self._process)
+        else:
+            self._process.send_signal(PLEASE_STOP)
 
 
 def end_with_parent() -> None:
@@ -169,6 +190,12 @@ def end_with_parent() -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    """End ``process``, which leads a group, and what it started: its connections to other hosts would outlive it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def find_command(command: Sequence[str]) -> list[str]:
