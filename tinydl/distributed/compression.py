@@ -55,7 +55,7 @@ class HalfPrecision(AllReduce):
 
 
 class BFloat16(HalfPrecision):
-    """8 bits of mantissa, and float32's range: a relative error of 2^-9, whatever the size of the number."""
+    """8 bits of mantissa, and float32's range: a relative error of 2^-8, whatever the size of the number."""
 
     def encode(self, x: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
         kernels.pack_bfloat16(x, out)

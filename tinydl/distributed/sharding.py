@@ -77,6 +77,7 @@ class ShardedUpdate(AllReduce):
     """
 
     can_poll = False
+    optimizer: Optimizer | None = None  # that has slots for the shard only
 
     def buckets(self, bucket_bytes: int, first_bucket_bytes: int) -> list[slice]:
         """All of the buffer: which part is whose must not depend on what is frozen at the moment."""
@@ -110,6 +111,7 @@ class ShardedUpdate(AllReduce):
 
     def update(self, loss: float) -> float:
         """The optimizer's step on every rank's own shard, then everyone's parameters to everyone."""
+        assert self.optimizer is not None
         self.shard.take(self.store.values, self.shard.values)
         info = self.optimizer.step(loss)
         self.gather(self.shard.values, self.store.values)
@@ -147,6 +149,7 @@ class ShardedUpdate(AllReduce):
 
     def whole_state(self) -> dict[str, Any]:
         """The optimizer's ``state_dict`` with whole slots, on rank 0; on others with what they have."""
+        assert self.optimizer is not None
         state = self.optimizer.state_dict()
         for name, part in self.optimizer.slots.items():
             whole = np.zeros_like(self.store.values) if self.world.rank == 0 else None
@@ -158,6 +161,7 @@ class ShardedUpdate(AllReduce):
 
     def give_back(self) -> None:
         """The optimizer has all slots again, on every rank."""
+        assert self.optimizer is not None
         for name, part in self.optimizer.slots.items():
             whole = aligned_zeros(self.store.values.size, self.store.dtype)
             self.gather(part, whole)
@@ -166,8 +170,9 @@ class ShardedUpdate(AllReduce):
 
     def let_go(self) -> None:
         """The optimizer is a usual one again; after an error without its slots, which nobody can give back."""
-        if self.optimizer.store is self.shard:
+        optimizer, self.optimizer = self.optimizer, None
+        if optimizer is not None:
             whole = self.store.values.size
-            complete = all(slot.size == whole for slot in self.optimizer.slots.values())
-            self.optimizer.store = self.store if complete else None
-            del self.optimizer.norm
+            complete = all(slot.size == whole for slot in optimizer.slots.values())
+            optimizer.store = self.store if complete else None
+            del optimizer.norm
