@@ -50,14 +50,15 @@ class GRU(Recurrent):
             )
 
     def run(self, z: NDArray, states: list[NDArray]) -> list[NDArray]:
-        h, u = self.h, self.recurrent_weight.value
+        self.h = h = self.states_from(states[0])
+        u = self.recurrent_weight.value
         bias = None if self.recurrent_bias is None else self.recurrent_bias.value
         self.s = np.empty_like(z)
         self.gates: list[NDArray] = []  # of each step [z, r, n] (N, 3H)
-        for t, skip in enumerate(self.skipped):
+        for t in range(len(z)):
             kernels.matmul(h[t], u, out=self.s[t], bias=bias)
             gates, h[t + 1] = kernels.gru_cell(z[t], self.s[t], h[t])
-            hand_over(skip, (h[t + 1], h[t]))
+            hand_over(self.skip_at(t), (h[t + 1], h[t]))
             self.gates.append(gates)
         return [h[-1].copy()]
 
@@ -71,7 +72,7 @@ class GRU(Recurrent):
             if dy is not None:
                 dh += dy[t]
             da[t], ds[t], dh_before = kernels.gru_cell_grad(dh, self.gates[t], self.s[t], h[t])
-            skip = self.skipped[t]
+            skip = self.skip_at(t)
             if skip is not None:
                 np.copyto(da[t], 0, where=skip)
                 np.copyto(ds[t], 0, where=skip)

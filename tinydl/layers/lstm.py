@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.layers.recurrent import Recurrent, hand_over
+from tinydl.layers.recurrent import Recurrent
 
 
 class LSTM(Recurrent):
@@ -53,39 +53,23 @@ class LSTM(Recurrent):
         if self.bias is not None and self.unit_forget_bias:
             self.bias.value[self.units : 2 * self.units] = 1
 
+    # The loop over time is in the kernels: tinydl_kernels/reference/sequences.py has it in plain NumPy.
+
     def run(self, z: NDArray, states: list[NDArray]) -> list[NDArray]:
-        h, u = self.h, self.recurrent_weight.value
-        self.gates: list[NDArray] = []  # of each step [i, f, g, o] (N, 4H)
-        self.c: list[NDArray] = [states[1]]  # of each step (N, H), the initial one in front
-        self.tanh_c: list[NDArray] = []
-        for t, skip in enumerate(self.skipped):
-            kernels.matmul(h[t], u, out=z[t], beta=1.0)
-            gates, c, tanh_c, h[t + 1] = kernels.lstm_cell(z[t], self.c[t])
-            hand_over(skip, (h[t + 1], h[t]), (c, self.c[t]))
-            self.gates.append(gates)
-            self.c.append(c)
-            self.tanh_c.append(tanh_c)
-        return [h[-1].copy(), self.c[-1].copy()]
+        u = self.recurrent_weight.value
+        self.gates, self.c, self.tanh_c, self.h = kernels.lstm_sequence(
+            z, u, *states, skip=self.skip
+        )
+        return [self.h[-1].copy(), self.c[-1].copy()]
 
     def run_back(
         self, dy: NDArray | None, dstates: list[NDArray]
     ) -> tuple[NDArray, NDArray, list[NDArray]]:
         u = self.recurrent_weight.value
-        dz = np.empty((len(self.gates), len(dstates[0]), 4 * self.units), self.dtype)
-        dh, dc = dstates[0].copy(), dstates[1]
-        for t in reversed(range(len(dz))):
-            if dy is not None:
-                dh += dy[t]
-            dz[t], dc_before = kernels.lstm_cell_grad(
-                dh, dc, self.gates[t], self.c[t], self.tanh_c[t]
-            )
-            skip = self.skipped[t]
-            if skip is not None:
-                np.copyto(dz[t], 0, where=skip)
-            dh_before = kernels.matmul(dz[t], u.T)
-            hand_over(skip, (dh_before, dh), (dc_before, dc))
-            dh, dc = dh_before, dc_before
-        return dz, dz, [dh, dc]
+        dz, *dstates = kernels.lstm_sequence_grad(
+            *dstates, u, self.gates, self.c, self.tanh_c, grad_y=dy, skip=self.skip
+        )
+        return dz, dz, dstates
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "unit_forget_bias": self.unit_forget_bias}

@@ -62,12 +62,13 @@ class Recurrent(Layer):
 
     Attributes:
         x: (T, N, D). h: (T + 1, N, H), the initial state in front.
-        skipped: for each step (N, 1), True for the samples whose mask drops it; None where all samples do it.
+        skip: (T, N), True where the mask drops a step of a sample; None where there is no mask.
     """
 
     uses_mask = True
     blocks = 1  # W has blocks * H columns: one block a gate
     state_count = 1  # arrays that a step hands on to the next
+    h: NDArray
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class Recurrent(Layer):
     # ---- what a subclass defines --------------------------------------------------------------------------
 
     def run(self, z: NDArray, states: list[NDArray]) -> list[NDArray]:
-        """From z = x W + b, (T, N, blocks·H), and the initial states: fill h[1:] and give the final states."""
+        """From z = x W + b, (T, N, blocks·H), and the initial states: make h and give the final states."""
         raise NotImplementedError
 
     def run_back(
@@ -109,6 +110,20 @@ class Recurrent(Layer):
         dL/d(x W + b), dL/d(h U), both (T, N, blocks·H), and the gradients of the initial states.
         """
         raise NotImplementedError
+
+    # ---- what its loops share -----------------------------------------------------------------------------
+
+    def states_from(self, h_0: NDArray) -> NDArray:
+        """(T + 1, N, H), h_0 in front; the others are to be computed."""
+        h = np.empty((len(self.x) + 1, *h_0.shape), self.dtype)
+        h[0] = h_0
+        return h
+
+    def skip_at(self, t: int) -> NDArray | None:
+        """(N, 1), True for the samples that pass step t over; None where all take it."""
+        if self.skip is None or not self.skip[t].any():
+            return None
+        return self.skip[t][:, np.newaxis]
 
     # ---- parameters and shapes ----------------------------------------------------------------------------
 
@@ -162,10 +177,7 @@ class Recurrent(Layer):
     def forward(self, x: Any, training: bool = False, mask: Any = None) -> Any:
         sequence, states, mask = self._read_inputs(x, mask)
         self.x = self._time_first(sequence)  # (T, N, D)
-        steps, samples, _ = self.x.shape
-        self.skipped = self._steps_to_skip(mask)
-        self.h = np.empty((steps + 1, samples, self.units), self.dtype)
-        self.h[0] = states[0]
+        self.skip = self._steps_to_skip(mask)
         final = self.run(self._project(self.x), states)
         y = self._batch_first(self.h[1:]) if self.return_sequences else self.h[-1].copy()
         return [y, *final] if self.return_state else y
@@ -198,17 +210,16 @@ class Recurrent(Layer):
         """(T, N, …) -> (N, T, …); time stays in the order in which it was gone through."""
         return np.ascontiguousarray(x.swapaxes(0, 1))
 
-    def _steps_to_skip(self, mask: NDArray | None) -> list[NDArray | None]:
-        """For each step (N, 1), True for the samples that pass it over; None where all do it."""
+    def _steps_to_skip(self, mask: NDArray | None) -> NDArray | None:
+        """(T, N), True where a sample passes a step over."""
         steps, samples, _ = self.x.shape
         if mask is None:
-            return [None] * steps
+            return None
         if mask.shape != (samples, steps):
             raise ValueError(
                 f"layer '{self.name}' expected a mask of shape ({samples}, {steps}), got {mask.shape}"
             )
-        skipped = ~self._time_first(mask)[..., None]  # (T, N, 1)
-        return [rows if rows.any() else None for rows in skipped]
+        return ~self._time_first(mask)
 
     def compute_mask(self, x: Any, mask: Any) -> Any:
         """Steps that come out are masked as those that went in; a single output has no steps."""

@@ -38,16 +38,17 @@ class SimpleRNN(Recurrent):
             )
 
     def run(self, z: NDArray, states: list[NDArray]) -> list[NDArray]:
-        h, u = self.h, self.recurrent_weight.value
+        self.h = h = self.states_from(states[0])
+        u = self.recurrent_weight.value
         fused = self.activation.fused
         self.z = z
-        for t, skip in enumerate(self.skipped):
+        for t in range(len(z)):
             kernels.matmul(h[t], u, out=z[t], beta=1.0, activation=fused)
             if fused or self.activation.name == "linear":
                 h[t + 1] = z[t]
             else:
                 kernels.activation(self.activation.name, z[t], out=h[t + 1])
-            hand_over(skip, (h[t + 1], h[t]))
+            hand_over(self.skip_at(t), (h[t + 1], h[t]))
         return [h[-1].copy()]
 
     def run_back(
@@ -59,7 +60,7 @@ class SimpleRNN(Recurrent):
         for t in reversed(range(len(dz))):
             if dy is not None:
                 dh += dy[t]
-            skip = self.skipped[t]
+            skip = self.skip_at(t)
             kernels.activation_grad(self.activation.name, dh, self.z[t], h[t + 1], out=dz[t])
             if skip is not None:
                 np.copyto(dz[t], 0, where=skip)
