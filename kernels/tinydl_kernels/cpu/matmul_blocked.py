@@ -13,7 +13,7 @@ with the roles of A and B exchanged, since our matrices are stored by rows.
 
 from __future__ import annotations
 
-from .matmul_packing import add_column_sums, pack_a, pack_b
+from .matmul_packing import add_column_sums, pack_a, pack_b, panel_a_size
 from .matmul_problem import (
     ALPHA,
     BIAS,
@@ -34,6 +34,8 @@ from .target import cache_bytes, vector_bytes
 _FULL, _MIDDLE, _LOW = (make_tile(rows, VECTORS) for rows in HEIGHTS)
 _FULL_NARROW, _MIDDLE_NARROW, _LOW_NARROW = (make_tile(rows, 1) for rows in HEIGHTS)
 MIDDLE, LOW = HEIGHTS[1], HEIGHTS[2]
+# Panels of A that are packed at a time. They lie in L2; one after the other moves to L1.
+PANELS = 8
 
 
 def multiply_blocked(fields, workspace):
@@ -48,8 +50,8 @@ def multiply_blocked(fields, workspace):
     blocks = max(1, -(-k // fields[KC]))
     kc = max(8, (-(-k // blocks) + 7) // 8 * 8)
     nc = fields[NC]
-    panel_a = workspace
-    panels_b = advance(workspace, MR * (kc + lanes(workspace)) + 64)
+    panels_a = workspace
+    panels_b = advance(workspace, PANELS * panel_a_size(workspace, kc))
 
     for jc in range(0, n, nc):
         n_here = min(nc, n - jc)
@@ -61,32 +63,37 @@ def multiply_blocked(fields, workspace):
                 sums = advance(pointer(workspace, fields[BIAS_GRAD]), jc)
                 add_column_sums(panels_b, k_here, n_here, sums)
 
-            for i in range(0, m, MR):
-                rows = min(MR, m - i)
-                pack_a(advance(a, i * a_row + pc * a_col), a_row, a_col, rows, k_here, panel_a)
-                for j in range(0, n_here, width):
-                    bias = pointer(workspace, 0)
-                    if has_bias:
-                        bias = advance(pointer(workspace, fields[BIAS]), jc + j)
-                    columns = min(width, n_here - j)
-                    tile = (
-                        k_here, panel_a, 1, MR, advance(panels_b, j * k_here), width,
-                        advance(c, i * c_row + jc + j), c_row, rows, columns,
-                    )  # fmt: skip
-                    # The smallest tile that holds rows x columns; all but the first are for edges.
-                    if columns > lanes(workspace):
-                        if rows > MIDDLE:
-                            _FULL(*tile, mode, alpha, beta, bias, slope)
+            for ic in range(0, m, PANELS * MR):
+                m_here = min(PANELS * MR, m - ic)
+                block_a = advance(a, ic * a_row + pc * a_col)
+                pack_a(block_a, a_row, a_col, m_here, k_here, panels_a)
+                for i in range(0, m_here, MR):
+                    panel_a = advance(panels_a, i // MR * panel_a_size(workspace, k_here))
+                    rows = min(MR, m_here - i)
+                    for j in range(0, n_here, width):
+                        columns = min(width, n_here - j)
+                        panel_b = advance(panels_b, j * k_here)
+                        bias = pointer(workspace, 0)
+                        if has_bias:
+                            bias = advance(pointer(workspace, fields[BIAS]), jc + j)
+                        tile = (
+                            k_here, panel_a, 1, MR, panel_b, width,
+                            advance(c, (ic + i) * c_row + jc + j), c_row, rows, columns,
+                        )  # fmt: skip
+                        # The smallest tile for rows x columns; all but the first are for edges.
+                        if columns > lanes(workspace):
+                            if rows > MIDDLE:
+                                _FULL(*tile, mode, alpha, beta, bias, slope)
+                            elif rows > LOW:
+                                _MIDDLE(*tile, mode, alpha, beta, bias, slope)
+                            else:
+                                _LOW(*tile, mode, alpha, beta, bias, slope)
+                        elif rows > MIDDLE:
+                            _FULL_NARROW(*tile, mode, alpha, beta, bias, slope)
                         elif rows > LOW:
-                            _MIDDLE(*tile, mode, alpha, beta, bias, slope)
+                            _MIDDLE_NARROW(*tile, mode, alpha, beta, bias, slope)
                         else:
-                            _LOW(*tile, mode, alpha, beta, bias, slope)
-                    elif rows > MIDDLE:
-                        _FULL_NARROW(*tile, mode, alpha, beta, bias, slope)
-                    elif rows > LOW:
-                        _MIDDLE_NARROW(*tile, mode, alpha, beta, bias, slope)
-                    else:
-                        _LOW_NARROW(*tile, mode, alpha, beta, bias, slope)
+                            _LOW_NARROW(*tile, mode, alpha, beta, bias, slope)
     return DONE
 
 
@@ -107,4 +114,5 @@ def workspace_size(itemsize: int) -> int:
     """Elements that `multiply` needs: the two packed blocks with their slack."""
     kc, nc = block_sizes(itemsize)
     lanes = vector_bytes() // itemsize
-    return MR * (kc + lanes) + 64 + (nc + VECTORS * lanes) * kc + VECTORS * lanes * lanes
+    panels_a = PANELS * MR * (kc + lanes)
+    return panels_a + nc * kc + VECTORS * lanes * lanes

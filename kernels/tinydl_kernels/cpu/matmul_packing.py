@@ -11,8 +11,8 @@ the packing that knows how a matrix is stored. Along rows it is a plain copy; ag
 blocks of lanes x lanes numbers are transposed in registers; any other pair of strides goes number by
 number.
 
-All packers may write up to `lanes` rows of a panel beyond its end. Panels are written in ascending
-order, so that each overwrites what the one before left there; after the last there is slack.
+Packers may write up to `lanes` rows of a panel beyond its end. Panels of A have slack there; panels
+of B are written in ascending order, so that each overwrites what the one before left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llvmlite import ir
 
 from ._jit import jit
 from .matmul_tile import MR, VECTORS
-from .simd import I64, Emitter, advance, intrinsic, lanes
+from .simd import I64, Emitter, advance, intrinsic, lanes, prefetch
 
 
 def transposed_block(e: Emitter, rows: list[ir.Value]) -> list[ir.Value]:
@@ -152,6 +152,7 @@ def _make_column_sums(vectors: int) -> Any:
     return intrinsic(column_sums)
 
 
+AHEAD = 12  # rows to fetch before they are copied
 _rows_of_a = _make_transposer(height=MR)
 _column_of_a = make_copier(width=MR)
 _columns_of_b = _make_transposer(vectors=VECTORS)
@@ -160,19 +161,39 @@ _column_sums = _make_column_sums(VECTORS)
 
 
 @jit(cache=False)
-def pack_a(a, a_row, a_col, m, k, panel):
-    """One panel: panel[p * MR + i] = a[i * a_row + p * a_col], i < m <= MR, p < k."""
+def pack_a(a, a_row, a_col, m, k, panels):
+    """All panels of a block of m rows: panel i // MR, which begins at i // MR * panel_a_size(k),
+    holds rows i ... i + MR - 1; those from m on are of no meaning."""
+    size = panel_a_size(panels, k)
     if a_row == 1:
+        # Several panels for each k: reading forward suits the memory better than writing does.
+        whole = m // MR
         for p in range(k):
-            _column_of_a(advance(a, p * a_col), m, advance(panel, p * MR))
+            source, target = advance(a, p * a_col), advance(panels, p * MR)
+            prefetch(advance(source, AHEAD * a_col))
+            for _ in range(whole):
+                _column_of_a(source, MR, target)
+                source, target = advance(source, MR), advance(target, size)
+            if whole * MR < m:
+                _column_of_a(source, m - whole * MR, target)
     elif a_col == 1:
-        for p in range(0, k, lanes(a)):
-            count = min(lanes(a), k - p)
-            _rows_of_a(advance(a, p), a_row, m, count, advance(panel, p * MR))
+        for i in range(0, m, MR):
+            for p in range(0, k, lanes(a)):
+                count = min(lanes(a), k - p)
+                source = advance(a, i * a_row + p)
+                _rows_of_a(source, a_row, m - i, count, advance(panels, i // MR * size + p * MR))
     else:
-        for p in range(k):
-            for i in range(MR):
-                panel[p * MR + i] = a[i * a_row + p * a_col] if i < m else 0
+        for i in range(0, m, MR):
+            for p in range(k):
+                for r in range(MR):
+                    value = a[(i + r) * a_row + p * a_col] if i + r < m else 0
+                    panels[i // MR * size + p * MR + r] = value
+
+
+@jit(cache=False)
+def panel_a_size(a, k):
+    """Elements from one panel of A to the next, with slack behind each."""
+    return MR * (k + lanes(a))
 
 
 @jit(cache=False)
@@ -183,6 +204,7 @@ def pack_b(b, b_row, b_col, k, n, panels):
         # Row by row through all panels: reading forward suits the memory better than writing does.
         for p in range(k):
             for j in range(0, n, width):
+                prefetch(advance(b, (p + AHEAD) * b_row + j))
                 source = advance(b, p * b_row + j)
                 _row_of_b(source, n - j, advance(panels, j * k + p * width))
     elif b_row == 1:

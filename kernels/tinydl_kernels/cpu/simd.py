@@ -314,6 +314,12 @@ def advance(e: Emitter, start: ir.Value, elements: ir.Value) -> ir.Value:
     return e.at(start, elements)
 
 
+@intrinsic
+def prefetch(e: Emitter, address: ir.Value) -> None:
+    """Ask for the cache line at an address; one that does not exist does no harm."""
+    e.prefetch(address)
+
+
 @numba_intrinsic
 def call_native(context: Any, kernel: Any, fields: Any, workspace: Any) -> Any:
     """Call a `NativeKernel` of signature int64(int64*, element*). All three are addresses: integers
