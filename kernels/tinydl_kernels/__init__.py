@@ -20,7 +20,7 @@ import numpy as np
 
 from ._table import MODULE_OF
 
-__all__ = sorted(MODULE_OF)  # noqa: PLE0605
+__all__ = sorted(MODULE_OF)
 
 
 def _dispatcher(name: str) -> Callable:

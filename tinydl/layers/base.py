@@ -203,14 +203,10 @@ class Layer:
             )
 
     def check_shape(self, x: NDArray) -> None:
-        expected = self.input_shape
-        fits = x.ndim == len(expected) + 1 and all(
-            want is None or want == got for want, got in zip(expected, x.shape[1:], strict=True)
-        )
-        if not fits:
-            shown = ", ".join("any" if n is None else str(n) for n in ("N", *expected))
+        if x.ndim == 0 or not fits(x.shape[1:], self.input_shape):
             raise ValueError(
-                f"layer '{self.name}' expected an input of shape ({shown}), got {x.shape}"
+                f"layer '{self.name}' expected an input of shape {shape_text(self.input_shape)}, "
+                f"got {x.shape}"
             )
 
     def __call__(self, inputs: Any) -> Any:
@@ -231,6 +227,18 @@ class Layer:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.config().items())
         return f"{type(self).__name__}({arguments})"
+
+
+def fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    """Whether a sample of ``shape`` will do where ``expected`` is; None there stands for any length."""
+    return len(shape) == len(expected) and all(
+        want is None or want == got for got, want in zip(shape, expected, strict=True)
+    )
+
+
+def shape_text(shape: Shape, batch: int | str = "N") -> str:
+    """(28, 28, 1) as (N, 28, 28, 1), for messages; None, a length that may vary, as "any"."""
+    return "(" + ", ".join("any" if n is None else str(n) for n in (batch, *shape)) + ")"
 
 
 def default_name(cls: type) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.layers.base import Layer, Shape
+from tinydl.layers.base import Layer, Shape, fits, shape_text
 
 
 class Add(Layer):
@@ -143,12 +143,8 @@ def check_shapes(layer: Layer, inputs: Any) -> None:
         got = str(len(inputs)) if isinstance(inputs, list | tuple) else "one array"
         raise ValueError(f"layer '{layer.name}' takes a list of {len(shapes)} inputs, got {got}")
     for i, (x, shape) in enumerate(zip(inputs, shapes, strict=True)):
-        expected = (len(inputs[0]), *shape)
-        fits = x.ndim == len(expected) and all(
-            want is None or want == got for want, got in zip(expected, x.shape, strict=True)
-        )
-        if not fits:
-            shown = ", ".join("any" if n is None else str(n) for n in expected)
+        samples = len(inputs[0])
+        if x.ndim == 0 or len(x) != samples or not fits(x.shape[1:], shape):
             raise ValueError(
-                f"layer '{layer.name}' expected input {i} of shape ({shown}), got {x.shape}"
+                f"layer '{layer.name}' expected input {i} of shape {shape_text(shape, samples)}, got {x.shape}"
             )

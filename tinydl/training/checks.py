@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinydl.layers.base import fits, shape_text
 from tinydl.training.objectives import SeveralLosses
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def check_inputs(model: BaseModel, x: Any, label: str = "") -> None:
     for array, shape in zip(arrays, shapes, strict=True):
         if not fits(np.shape(array)[1:], shape):
             raise ValueError(
-                f"{label}model '{model.name}' was built for inputs of shape {shown(shape)}, "
+                f"{label}model '{model.name}' was built for inputs of shape {shape_text(shape)}, "
                 f"got {np.shape(array)}"
             )
 
@@ -64,17 +65,6 @@ def check_targets(model: BaseModel, y: Any, label: str = "") -> None:
 def refuse_missing_targets(y: Any, label: str = "") -> None:
     if y is None:
         raise ValueError(f"{label}there are no targets: give y, or batches of (x, y)")
-
-
-def fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        w is None or w == got for got, w in zip(shape, wanted, strict=True)
-    )
-
-
-def shown(shape: tuple[int | None, ...]) -> str:
-    """(28, 28, 1) as (N, 28, 28, 1); None, a length that may vary, as "any"."""
-    return "(" + ", ".join("any" if n is None else str(n) for n in ("N", *shape)) + ")"
 
 
 def describe(x: Any) -> str:

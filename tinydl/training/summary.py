@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinydl.layers.base import Layer
+from tinydl.layers.base import Layer, shape_text
 
 if TYPE_CHECKING:
     from tinydl.training.model import BaseModel
@@ -42,7 +42,7 @@ def add_rows(table: Any, layer: Layer, depth: int) -> None:
         frozen = "" if sublayer.trainable else ", frozen"
         table.add_row(
             f"{'  ' * depth}{sublayer.name} ({type(sublayer).__name__}{frozen})",
-            shape_text(sublayer.output_shape),
+            shapes_text(sublayer.output_shape),
             f"{count:,}",
             memory(size) if size else "",
         )
@@ -71,10 +71,9 @@ def totals(model: BaseModel) -> list[str]:
     ]
 
 
-def shape_text(shape: Any) -> str:
-    if isinstance(shape, list):
-        return ", ".join(shape_text(one) for one in shape)
-    return "(" + ", ".join("any" if n is None else str(n) for n in ("N", *shape)) + ")"
+def shapes_text(shape: Any) -> str:
+    """Of one output, or of a list of several."""
+    return ", ".join(map(shape_text, shape)) if isinstance(shape, list) else shape_text(shape)
 
 
 def memory(size: int) -> str:
