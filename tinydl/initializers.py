@@ -95,7 +95,9 @@ class VarianceScaling(Initializer):
         if scale <= 0:
             raise ValueError(f"VarianceScaling: scale must be positive, got {scale}")
         if mode not in ("fan_in", "fan_out", "fan_avg"):
-            raise ValueError(f"VarianceScaling: mode must be fan_in, fan_out or fan_avg, got {mode!r}")
+            raise ValueError(
+                f"VarianceScaling: mode must be fan_in, fan_out or fan_avg, got {mode!r}"
+            )
         if distribution not in ("normal", "uniform"):
             raise ValueError(
                 f"VarianceScaling: distribution must be normal or uniform, got {distribution!r}"
