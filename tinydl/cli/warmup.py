@@ -54,6 +54,8 @@ def run(jobs: list[str], dtypes: list[str], batch_size: int) -> list:
     from tinydl.bench import compiling
 
     results = []
+    seconds = compiling.import_compiler()
+    console.print(f"importing the compiler took {seconds:.2f} s", highlight=False)
     with console.status("") as status:
         for dtype in dtypes:
             for job in jobs:
@@ -89,11 +91,11 @@ def show(results: list, slowest: int) -> None:
         )
         return
     kernels = Table(box=None, pad_edge=False)
-    kernels.add_column("kernel", no_wrap=True, min_width=28)
+    kernels.add_column("kernel", no_wrap=True)
     kernels.add_column("seconds", justify="right", no_wrap=True)
-    kernels.add_column("argument types", no_wrap=True, overflow="ellipsis")
+    kernels.add_column("argument types", no_wrap=True)
     for c in compiled[: slowest or None]:
-        kernels.add_row(c.kernel, f"{c.seconds:.2f}", c.types)
+        kernels.add_row(c.kernel, f"{c.seconds:.2f}", shortened(c.types))
     console.print(kernels)
     console.print(
         f"compiled {len(compiled)} kernels in {sum(c.seconds for c in compiled):.1f} s; "
@@ -101,3 +103,9 @@ def show(results: list, slowest: int) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def shortened(types: str) -> str:
+    """Argument types on one line of a terminal."""
+    short = types.replace("array(", "(")
+    return short if len(short) <= 70 else f"{short[:69]}…"
