@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.bench.contenders import Contender
@@ -20,10 +18,10 @@ LADDERS = {"matmul": "matmul", "conv2d": "convolution"}  # operation -> module o
 
 
 def rungs(operation: str) -> dict[str, Callable[..., Any]]:
-    """Name -> kernel, from the lowest rung up."""
+    """Name -> kernel, from the lowest rung up; none where a ladder is not there."""
     module = f"tinydl_kernels.cpu.ladder.{LADDERS[operation]}"
     try:
-        return importlib.import_module(module).RUNGS
+        return {kernel.__name__: kernel for kernel in importlib.import_module(module).RUNGS}
     except ModuleNotFoundError as error:
         if not module.startswith(str(error.name)):
             raise
@@ -47,10 +45,7 @@ def climbers(operation: str, chosen: list[str]) -> list[Contender]:
 
 def matmul_rung(name: str, a: NDArray, b: NDArray) -> Job:
     kernel = rung("matmul", name)
-    if len(inspect.signature(kernel).parameters) == 2:
-        return keeping(lambda: kernel(a, b))
-    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
-    return keeping(lambda: kernel(a, b, out), out)
+    return keeping(lambda: kernel(a, b))
 
 
 def convolution_rung(name: str, case: Case, x: NDArray, w: NDArray) -> Job:
@@ -67,13 +62,11 @@ def rung(operation: str, name: str) -> Callable[..., Any]:
     return known[name]
 
 
-def keeping(call: Callable[[], Any], out: NDArray | None = None) -> Job:
-    """A job whose result is what the call returns, or ``out`` where it returns nothing."""
-    kept: list[Any] = [out]
+def keeping(call: Callable[[], NDArray]) -> Job:
+    """A job whose result is what the call returned last."""
+    kept: list[NDArray] = []
 
     def run() -> None:
-        result = call()
-        if result is not None:
-            kept[0] = result
+        kept[:] = [call()]
 
     return Job(run, lambda: kept[0])

@@ -64,7 +64,8 @@ def ladder_table(m: Measurement, peak: Peaks | None) -> Table:
     before: float | None = None
     for name in names:
         speed = m.gflops(name)
-        step = f"{speed / before:.1f}" if before else ""
+        is_ours = name == OURS or name.startswith("ladder:")
+        step = f"{speed / before:.1f}" if before and is_ours else ""
         table.add_row(
             name.removeprefix("ladder:"), f"{speed:.3g}", share_of_peak(m, peak, name), step
         )

@@ -1,7 +1,7 @@
 """Matrix multiplication as a ladder: seven kernels, each a few lines more than the last, and faster.
 
 Every rung computes C = A B for float32 or float64 matrices stored by rows, in one thread but for the
-last. `RUNGS` lists them in order; `tinydl bench matmul --rungs` measures them. The first four are
+last. `RUNGS` lists them in order; `tinydl bench ladder` measures them. The first four are
 plain loops. In them the compiler is on its own. From the fifth on, we say what should lie in which
 register. The kernel of everyday use (`tinydl_kernels.matmul`) is the last rung plus what a lesson can
 do without: transposed operands, edges of every size, bias and activation.
