@@ -44,7 +44,7 @@ MODULES = {
         "layer_norm_grad",
     ),
     "recurrent": ("lstm_cell", "lstm_cell_grad", "gru_cell", "gru_cell_grad"),
-    "sequences": ("lstm_sequence", "lstm_sequence_grad"),
+    "sequences": ("lstm_sequence", "lstm_sequence_grad", "gru_sequence", "gru_sequence_grad"),
     "embedding": ("embedding_grad",),
     "half": ("pack_bfloat16", "unpack_bfloat16"),
     "optimizers": (

@@ -1,4 +1,4 @@
-"""An LSTM's steps in one call against the definition, step by step; gradients by differences."""
+"""Steps of LSTM and GRU in one call against the definitions; gradients by differences."""
 
 import numpy as np
 import pytest
@@ -97,6 +97,74 @@ def test_lstm_gradients_of_the_definition(sizes, skips, seed):
     assert_gradient(lambda c0: outputs(c0=c0), lambda grad: grads(grad)[2], c0, seed)
 
 
+def gru_sequence_inputs(rng, dtype, sizes, skips=False):
+    """zx, u, bias, h0, skip."""
+    z, u, h0, _, skip = sequence(rng, dtype, sizes, skips)
+    units = sizes[2]
+    bias = rng.standard_normal(3 * units).astype(dtype)
+    return z[..., : 3 * units].copy(), u[:, : 3 * units], bias, h0, skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@few()
+@given(
+    sizes=SIZES, skips=st.booleans(), use_bias=st.booleans(), has_grad_y=st.booleans(), seed=SEEDS
+)
+def test_gru_equals_its_definition(dtype, sizes, skips, use_bias, has_grad_y, seed):
+    rng = np.random.default_rng(seed)
+    zx, u, bias, h0, skip = gru_sequence_inputs(rng, dtype, sizes, skips)
+    bias = bias if use_bias else None
+    want = reference.gru_sequence(*double(zx, u, bias, h0), skip)
+    zx, check = guarded(zx)
+    got = gates, zh, h = cpu.gru_sequence(zx, u, bias, h0, skip)
+    check()
+    assert gates is zx
+    taken = slice(None) if skip is None else ~skip  # gates and zh of other steps mean nothing
+    for a, b, at in zip(got, want, (taken, taken, slice(None)), strict=True):
+        assert a.dtype == dtype
+        assert_close(a[at], b[at], factor=64)
+
+    grad_h, _, grad_y = gradients(rng, dtype, sizes)
+    grad_y = grad_y if has_grad_y else None
+    arguments = grad_h, u, gates, zh, h
+    before = [array.copy() for array in arguments]
+    result = cpu.gru_sequence_grad(*arguments, grad_y=grad_y, skip=skip)
+    for array, copy in zip(arguments, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    want = reference.gru_sequence_grad(
+        *double(*arguments), grad_y=None if grad_y is None else double(grad_y)[0], skip=skip
+    )
+    for a, b in zip(result, want, strict=True):
+        assert a.dtype == dtype
+        assert_close(a, b, factor=64, scale=1 + np.max(np.abs(b), initial=0))
+
+
+@few(10)
+@given(
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4)),
+    skips=st.booleans(),
+    seed=SEEDS,
+)
+def test_gru_gradients_of_the_definition(sizes, skips, seed):
+    """The bias moves zh in all steps and for all samples: its gradient is the sum of dzh."""
+    rng = np.random.default_rng(seed)
+    zx, u, bias, h0, skip = gru_sequence_inputs(rng, np.float64, sizes, skips)
+    gates, zh, h = reference.gru_sequence(zx.copy(), u, bias, h0, skip)
+
+    def outputs(zx=zx, bias=bias, h0=h0):
+        _, _, h = reference.gru_sequence(zx.copy(), u, bias, h0, skip)
+        return np.concatenate([h[1:], h[-1:]])
+
+    def grads(grad):
+        return reference.gru_sequence_grad(grad[-1], u, gates, zh, h, grad_y=grad[:-1], skip=skip)
+
+    assert_gradient(lambda zx: outputs(zx=zx), lambda grad: grads(grad)[0], zx, seed)
+    assert_gradient(
+        lambda bias: outputs(bias=bias), lambda grad: grads(grad)[1].sum(axis=(0, 1)), bias, seed
+    )
+    assert_gradient(lambda h0: outputs(h0=h0), lambda grad: grads(grad)[2], h0, seed)
+
+
 def test_strided_inputs():
     rng = np.random.default_rng(0)
     sizes = (3, 11, 20)
@@ -146,13 +214,16 @@ def test_a_step_passed_over_may_hold_nan():
 def test_results_do_not_depend_on_threads():
     rng = np.random.default_rng(0)
     sizes = (20, 21, 65)
+    gru_z, gru_u, bias, *_ = gru_sequence_inputs(rng, np.float32, sizes)
     z, u, h0, c0, skip = sequence(rng, np.float32, sizes, skips=True)
     grad_h, grad_c, grad_y = gradients(rng, np.float32, sizes)
 
     def run():
         gates, c, tanh_c, h = cpu.lstm_sequence(z.copy(), u, h0, c0, skip)
         back = cpu.lstm_sequence_grad(grad_h, grad_c, u, gates, c, tanh_c, grad_y=grad_y, skip=skip)
-        return [gates, c, tanh_c, h, *back]
+        zx, zh, hidden = cpu.gru_sequence(gru_z.copy(), gru_u, bias, h0, skip)
+        gru_back = cpu.gru_sequence_grad(grad_h, gru_u, zx, zh, hidden, grad_y=grad_y, skip=skip)
+        return [gates, c, tanh_c, h, *back, zx, zh, hidden, *gru_back]
 
     first, *others = for_each_thread_count(run)
     for other in others:
@@ -179,3 +250,10 @@ def test_bad_input_is_named():
         cpu.lstm_sequence_grad(h0, c0, u, gates, c[1:], tanh_c)
     with pytest.raises(ValueError, match=r"grad_y must have shape \(2, 3, 5\), not \(3, 5\)"):
         cpu.lstm_sequence_grad(h0, c0, u, gates, c, tanh_c, grad_y=h0)
+    zx = np.zeros((2, 3, 15), np.float32)
+    with pytest.raises(ValueError, match=r"gru_sequence: u must have shape \(H, 3H\) with H > 0"):
+        cpu.gru_sequence(zx, u, None, h0)
+    with pytest.raises(ValueError, match=r"bias must have shape \(15,\), not \(5,\)"):
+        cpu.gru_sequence(zx, u[:, :15], u[0, :5], h0)
+    with pytest.raises(ValueError, match=r"gru_sequence_grad: zh must have shape \(2, 3, 15\)"):
+        cpu.gru_sequence_grad(h0, u[:, :15], zx, z, c)

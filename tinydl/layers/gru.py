@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.layers.recurrent import Recurrent, hand_over
+from tinydl.layers.recurrent import Recurrent
 from tinydl.parameters import Parameter
 
 
@@ -49,36 +49,21 @@ class GRU(Recurrent):
                 "recurrent_bias", (3 * self.units,), self.bias_initializer, rng, decay=False
             )
 
+    # The loop over time is in the kernels: tinydl_kernels/reference/sequences.py has it in plain NumPy.
+
     def run(self, z: NDArray, states: list[NDArray]) -> list[NDArray]:
-        self.h = h = self.states_from(states[0])
         u = self.recurrent_weight.value
         bias = None if self.recurrent_bias is None else self.recurrent_bias.value
-        self.s = np.empty_like(z)
-        self.gates: list[NDArray] = []  # of each step [z, r, n] (N, 3H)
-        for t in range(len(z)):
-            kernels.matmul(h[t], u, out=self.s[t], bias=bias)
-            gates, h[t + 1] = kernels.gru_cell(z[t], self.s[t], h[t])
-            hand_over(self.skip_at(t), (h[t + 1], h[t]))
-            self.gates.append(gates)
-        return [h[-1].copy()]
+        self.gates, self.s, self.h = kernels.gru_sequence(z, u, bias, *states, skip=self.skip)
+        return [self.h[-1].copy()]
 
     def run_back(
         self, dy: NDArray | None, dstates: list[NDArray]
     ) -> tuple[NDArray, NDArray, list[NDArray]]:
-        h, u = self.h, self.recurrent_weight.value
-        da, ds = np.empty_like(self.s), np.empty_like(self.s)
-        dh = dstates[0].copy()
-        for t in reversed(range(len(da))):
-            if dy is not None:
-                dh += dy[t]
-            da[t], ds[t], dh_before = kernels.gru_cell_grad(dh, self.gates[t], self.s[t], h[t])
-            skip = self.skip_at(t)
-            if skip is not None:
-                np.copyto(da[t], 0, where=skip)
-                np.copyto(ds[t], 0, where=skip)
-            kernels.matmul(ds[t], u.T, out=dh_before, beta=1.0)
-            hand_over(skip, (dh_before, dh))
-            dh = dh_before
+        u = self.recurrent_weight.value
+        da, ds, *dstates = kernels.gru_sequence_grad(
+            *dstates, u, self.gates, self.s, self.h, grad_y=dy, skip=self.skip
+        )
         if self.recurrent_bias is not None:
             self.recurrent_bias.grad += ds.sum(axis=(0, 1))
-        return da, ds, [dh]
+        return da, ds, dstates

@@ -1,4 +1,4 @@
-"""All time steps of an LSTM in one call, for NumPy arrays; definitions in `reference.sequences`.
+"""All time steps of an LSTM or a GRU in one call, for NumPy arrays; definitions in `reference.sequences`.
 
 Step t needs h_(t-1) U, a product with few rows: as many as the batch has samples. Done alone, each such
 product packs U anew, and each step costs several calls from Python. Here U is packed once for all steps,
@@ -118,7 +118,85 @@ def _lstm_grad(dh, dc, packed, gates, c, tanh_c, grad_y, skip, dz):
         _lstm_block_grad(first, end, dh, dc, packed, gates, c, tanh_c, grad_y, skip, dz)
 
 
-_LSTM, _LSTM_GRAD = Pass(_lstm), Pass(_lstm_grad)
+@jit(cache=False)
+def _gru_row(zx, zh, h_prev, h):
+    """One sample's step; zx (3, H), what x brings to z, r, n, becomes the gates."""
+    one = zx.dtype.type(1)
+    for j in range(len(h)):
+        z, r = sigmoid(zx[0, j] + zh[0, j]), sigmoid(zx[1, j] + zh[1, j])
+        n = tanh(zx[2, j] + r * zh[2, j])
+        zx[0, j], zx[1, j], zx[2, j] = z, r, n
+        h[j] = z * h_prev[j] + (one - z) * n
+
+
+@jit(cache=False)
+def _gru_row_grad(dh, gates, zh, h_prev, dzx, dzh):
+    """Back through one sample's step. dh becomes the direct part of that of the step before, to which
+    the product with U's transpose is added."""
+    one = gates.dtype.type(1)
+    for j in range(len(dh)):
+        z, r, n = gates[0, j], gates[1, j], gates[2, j]
+        d_n = dh[j] * (one - z) * (one - n * n)
+        d_z = dh[j] * (h_prev[j] - n) * z * (one - z)
+        d_r = d_n * zh[2, j] * r * (one - r)
+        dzx[0, j], dzx[1, j], dzx[2, j] = d_z, d_r, d_n
+        dzh[0, j], dzh[1, j], dzh[2, j] = d_z, d_r, d_n * r
+        dh[j] = dh[j] * z
+
+
+@jit(cache=False)
+def _gru_block(first, end, zx, packed, bias, zh, h, skip):
+    steps, samples, _, units = zx.shape
+    for t in range(steps):
+        for n in range(first, end):
+            for gate in range(3):
+                for j in range(units):
+                    zh[t, n, gate, j] = bias[gate, j]
+        at = t * samples + first
+        before, sums = advance(h, at * units), advance(zh, at * 3 * units)
+        _add_product(before, end - first, units, packed, 3 * units, sums)
+        for n in range(first, end):
+            _gru_row(zx[t, n], zh[t, n], h[t, n], h[t + 1, n])
+            if len(skip) > 0 and skip[t, n]:
+                for j in range(units):
+                    h[t + 1, n, j] = h[t, n, j]
+
+
+@jit(cache=False)
+def _gru_block_grad(first, end, dh, packed, gates, zh, h, grad_y, skip, dzx, dzh):
+    steps, samples, _, units = gates.shape
+    for t in range(steps - 1, -1, -1):
+        for n in range(first, end):
+            if len(grad_y) > 0:
+                for j in range(units):
+                    dh[n, j] += grad_y[t, n, j]
+            if len(skip) > 0 and skip[t, n]:
+                for gate in range(3):
+                    for j in range(units):
+                        dzx[t, n, gate, j] = dzh[t, n, gate, j] = 0
+            else:
+                _gru_row_grad(dh[n], gates[t, n], zh[t, n], h[t, n], dzx[t, n], dzh[t, n])
+        at = t * samples + first
+        source, target = advance(dzh, at * 3 * units), advance(dh, first * units)
+        _add_product(source, end - first, 3 * units, packed, units, target)
+
+
+def _gru(zx, packed, bias, zh, h, skip):
+    samples = zx.shape[1]
+    for block in prange((samples + ROWS - 1) // ROWS):
+        first = block * ROWS
+        _gru_block(first, min(first + ROWS, samples), zx, packed, bias, zh, h, skip)
+
+
+def _gru_grad(dh, packed, gates, zh, h, grad_y, skip, dzx, dzh):
+    samples = gates.shape[1]
+    for block in prange((samples + ROWS - 1) // ROWS):
+        first = block * ROWS
+        end = min(first + ROWS, samples)
+        _gru_block_grad(first, end, dh, packed, gates, zh, h, grad_y, skip, dzx, dzh)
+
+
+_LSTM, _LSTM_GRAD, _GRU, _GRU_GRAD = Pass(_lstm), Pass(_lstm_grad), Pass(_gru), Pass(_gru_grad)
 
 
 @jit
@@ -136,11 +214,8 @@ def lstm_sequence(
     """gates (T, N, 4H) in the memory of z, c (T+1, N, H), tanh_c (T, N, H), h (T+1, N, H).
     See `reference.lstm_sequence`."""
     name = "lstm_sequence"
-    steps, samples, units = _shape(name, "z", z, u, h0=h0, c0=c0)
-    if not z.flags.c_contiguous or not z.flags.writeable:
-        raise ValueError(
-            f"{name}: z must be contiguous and writeable: the gates are written into it"
-        )
+    steps, samples, units = _shape(name, 4, "z", z, u, h0=h0, c0=c0)
+    _check_overwritable(name, "z", z)
     gates = z.reshape(steps, samples, 4, units)
     c, h = np.empty((2, steps + 1, samples, units), z.dtype)
     tanh_c = np.empty((steps, samples, units), z.dtype)
@@ -163,11 +238,8 @@ def lstm_sequence_grad(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dz (T, N, 4H), dh0, dc0 (N, H). See `reference.lstm_sequence_grad`."""
     name = "lstm_sequence_grad"
-    steps, samples, units = _shape(name, "gates", gates, u, grad_h=grad_h, grad_c=grad_c)
-    if grad_y is None:
-        grad_y = np.empty((0, samples, units), gates.dtype)
-    else:
-        check_shape(name, "grad_y", grad_y, (steps, samples, units))
+    steps, samples, units = _shape(name, 4, "gates", gates, u, grad_h=grad_h, grad_c=grad_c)
+    grad_y = _grad_y(name, grad_y, (steps, samples, units), gates.dtype)
     check_floats(name, gates=gates, c=c, tanh_c=tanh_c, grad_y=grad_y)
     check_shape(name, "c", c, (steps + 1, samples, units))
     check_shape(name, "tanh_c", tanh_c, (steps, samples, units))
@@ -179,6 +251,59 @@ def lstm_sequence_grad(
     skip = _skip(name, skip, steps, samples)
     _LSTM_GRAD(dz.size, dh, dc, packed, wide, c, tanh_c, grad_y, skip, dz)
     return dz.reshape(gates.shape), dh, dc
+
+
+def gru_sequence(
+    zx: np.ndarray,
+    u: np.ndarray,
+    bias: np.ndarray | None,
+    h0: np.ndarray,
+    skip: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """gates (T, N, 3H) in the memory of zx, zh (T, N, 3H), h (T+1, N, H).
+    See `reference.gru_sequence`."""
+    name = "gru_sequence"
+    steps, samples, units = _shape(name, 3, "zx", zx, u, h0=h0)
+    _check_overwritable(name, "zx", zx)
+    if bias is None:
+        bias = np.zeros(3 * units, zx.dtype)
+    check_floats(name, zx=zx, bias=bias)
+    check_shape(name, "bias", bias, (3 * units,))
+    gates = zx.reshape(steps, samples, 3, units)
+    zh = np.empty_like(gates)
+    h = np.empty((steps + 1, samples, units), zx.dtype)
+    h[0] = h0
+    packed = _packed(np.ascontiguousarray(u))
+    bias = np.ascontiguousarray(bias).reshape(3, units)
+    _GRU(zx.size, gates, packed, bias, zh, h, _skip(name, skip, steps, samples))
+    return zx, zh.reshape(zx.shape), h
+
+
+def gru_sequence_grad(
+    grad_h: np.ndarray,
+    u: np.ndarray,
+    gates: np.ndarray,
+    zh: np.ndarray,
+    h: np.ndarray,
+    *,
+    grad_y: np.ndarray | None = None,
+    skip: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dzx, dzh (T, N, 3H), dh0 (N, H). See `reference.gru_sequence_grad`."""
+    name = "gru_sequence_grad"
+    steps, samples, units = _shape(name, 3, "gates", gates, u, grad_h=grad_h)
+    grad_y = _grad_y(name, grad_y, (steps, samples, units), gates.dtype)
+    check_floats(name, gates=gates, zh=zh, h=h, grad_y=grad_y)
+    check_shape(name, "zh", zh, gates.shape)
+    check_shape(name, "h", h, (steps + 1, samples, units))
+    gates, zh, h, grad_y = map(np.ascontiguousarray, (gates, zh, h, grad_y))
+    dh = np.array(grad_h, order="C")
+    dzx, dzh = (np.empty((steps, samples, 3, units), gates.dtype) for _ in range(2))
+    packed = _packed(np.ascontiguousarray(u).T)
+    wide, wide_zh = gates.reshape(dzx.shape), zh.reshape(dzx.shape)
+    skip = _skip(name, skip, steps, samples)
+    _GRU_GRAD(dzx.size, dh, packed, wide, wide_zh, h, grad_y, skip, dzx, dzh)
+    return dzx.reshape(gates.shape), dzh.reshape(gates.shape), dh
 
 
 def _packed(b: np.ndarray) -> np.ndarray:
@@ -202,19 +327,36 @@ def _skip(name: str, skip: np.ndarray | None, steps: int, samples: int) -> np.nd
     return np.ascontiguousarray(skip)
 
 
-def _shape(
-    name: str, argument: str, wide: np.ndarray, u: np.ndarray, **states: np.ndarray
-) -> tuple[int, int, int]:
-    """(T, N, H), after a check of wide (T, N, 4H), u (H, 4H) and states (N, H)."""
-    check_floats(name, **{argument: wide}, u=u, **states)
-    if u.ndim != 2 or u.shape[0] == 0 or u.shape[1] != 4 * u.shape[0]:
-        raise ValueError(f"{name}: u must have shape (H, 4H) with H > 0, not {u.shape}")
-    units = len(u)
-    if wide.ndim != 3 or wide.shape[2] != 4 * units:
+def _grad_y(
+    name: str, grad_y: np.ndarray | None, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    """(T, N, H), or without rows if there is none, as in `_skip`."""
+    if grad_y is None:
+        return np.empty((0, *shape[1:]), dtype)
+    check_shape(name, "grad_y", grad_y, shape)
+    return grad_y
+
+
+def _check_overwritable(name: str, argument: str, z: np.ndarray) -> None:
+    if not z.flags.c_contiguous or not z.flags.writeable:
         raise ValueError(
-            f"{name}: {argument} must have shape (T, N, {4 * units}), not {wide.shape}"
+            f"{name}: {argument} must be contiguous and writeable: the gates are written into it"
+        )
+
+
+def _shape(
+    name: str, gates: int, argument: str, wide: np.ndarray, u: np.ndarray, **states: np.ndarray
+) -> tuple[int, int, int]:
+    """(T, N, H), after a check of wide (T, N, gates * H), u (H, gates * H) and states (N, H)."""
+    check_floats(name, **{argument: wide}, u=u, **states)
+    if u.ndim != 2 or u.shape[0] == 0 or u.shape[1] != gates * u.shape[0]:
+        raise ValueError(f"{name}: u must have shape (H, {gates}H) with H > 0, not {u.shape}")
+    units = len(u)
+    if wide.ndim != 3 or wide.shape[2] != gates * units:
+        raise ValueError(
+            f"{name}: {argument} must have shape (T, N, {gates * units}), not {wide.shape}"
         )
     steps, samples, _ = wide.shape
-    for argument, state in states.items():
-        check_shape(name, argument, state, (samples, units))
+    for state_name, state in states.items():
+        check_shape(name, state_name, state, (samples, units))
     return steps, samples, units

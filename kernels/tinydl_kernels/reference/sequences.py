@@ -1,12 +1,13 @@
-"""All time steps of an LSTM, forward and back through time: definitions in plain NumPy.
+"""All time steps of an LSTM or a GRU, forward and back through time: definitions in plain NumPy.
 
 Sources: Hochreiter & Schmidhuber 1997 with the forget gate of Gers, Schmidhuber & Cummins 2000;
+GRU: Cho et al. 2014, section 2.3;
 backpropagation through time: Werbos 1990, section III.
 """
 
 import numpy as np
 
-from .recurrent import lstm_cell, lstm_cell_grad
+from .recurrent import gru_cell, gru_cell_grad, lstm_cell, lstm_cell_grad
 
 
 def lstm_sequence(z, u, h0, c0, skip=None):
@@ -48,3 +49,45 @@ def lstm_sequence_grad(grad_h, grad_c, u, gates, c, tanh_c, *, grad_y=None, skip
             dz[t][skip[t]], dh_before[skip[t]], dc_before[skip[t]] = 0, dh[skip[t]], dc[skip[t]]
         dh, dc = dh_before, dc_before
     return dz, dh, dc
+
+
+def gru_sequence(zx, u, bias, h0, skip=None):
+    """h_t = `gru_cell`(zx_t, h_(t-1) U + bias, h_(t-1)), for t = 1 ... T; h_0 is given.
+
+    zx: (T, N, 3H) = x W + b for all steps, in the order z, r, n: overwritten by the gates.
+    u: (H, 3H); bias: (3H,), or None for zeros; h0: (N, H); skip: as in `lstm_sequence`.
+    Returns gates (T, N, 3H), which is zx; zh = h_(t-1) U + bias, (T, N, 3H); h (T+1, N, H) with h0 in
+    front. Where a step is passed over, gates and zh mean nothing.
+    """
+    steps, samples, _ = zx.shape
+    zh = np.empty_like(zx)
+    h = np.empty((steps + 1, samples, len(u)), zx.dtype)
+    h[0] = h0
+    for t in range(steps):
+        zh[t] = h[t] @ u + (0 if bias is None else bias)
+        zx[t], h[t + 1] = gru_cell(zx[t], zh[t], h[t])
+        if skip is not None:
+            h[t + 1][skip[t]] = h[t][skip[t]]
+    return zx, zh, h
+
+
+def gru_sequence_grad(grad_h, u, gates, zh, h, *, grad_y=None, skip=None):
+    """Gradients of `gru_sequence` by zx, zh and h0.
+
+    grad_h: (N, H), gradient of the last h; grad_y: (T, N, H), those of every step's h besides, None if
+    there are none. u, skip: as given to `gru_sequence`; gates, zh, h: its results.
+    At step t, dzx_t and dzh_t follow by `gru_cell_grad`, and dh_(t-1) = dh_t z_t + dzh_t U^T. Where a
+    step is passed over, dzx_t = dzh_t = 0, and dh stays.
+    Returns dzx, dzh (T, N, 3H), dh0 (N, H).
+    """
+    dzx, dzh = np.empty_like(gates), np.empty_like(gates)
+    dh = grad_h
+    for t in reversed(range(len(dzx))):
+        if grad_y is not None:
+            dh = dh + grad_y[t]
+        dzx[t], dzh[t], direct = gru_cell_grad(dh, gates[t], zh[t], h[t])
+        dh_before = direct + dzh[t] @ u.T
+        if skip is not None:
+            dzx[t][skip[t]], dzh[t][skip[t]], dh_before[skip[t]] = 0, 0, dh[skip[t]]
+        dh = dh_before
+    return dzx, dzh, dh
