@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tinydl.bench import rounds, worker
+from tinydl.bench import ladders, rounds, worker
 from tinydl.bench.contenders import Contender, contenders, environment
 from tinydl.bench.operations import Job
 from tinydl.bench.processes import Worker, WorkerError, search_path
@@ -127,3 +127,11 @@ def test_fingerprints_tell_transposed_results_apart():
     x = np.arange(6.0).reshape(2, 3)
     assert worker.fingerprint_of(x) == worker.fingerprint_of(x.copy())
     assert worker.fingerprint_of(x)[0] != worker.fingerprint_of(x.T)[0]
+
+
+def test_every_rung_of_the_ladder_takes_part():
+    rungs = ladders.climbers("matmul", [])
+    with Arena("matmul", contenders("matmul", [], "") + rungs, QUICK) as arena:
+        m = arena.measure("40x7x35")  # tiles do not fit: all rungs have edges to do, and are right
+    assert list(m.seconds) == ["tinydl", *[f"ladder:{name}" for name in ladders.rungs("matmul")]]
+    assert len(rungs) >= 5

@@ -68,11 +68,11 @@ def watch_compilation() -> Iterator[Watch]:
             if self._cache_hits > hits:
                 nothing()
 
-    CFunc.compile = compile_callback
+    CFunc.compile = compile_callback  # type: ignore[method-assign]
     try:
         yield watch
     finally:
-        CFunc.compile = original
+        CFunc.compile = original  # type: ignore[method-assign]
         event.unregister("numba:compile", listener)
 
 

@@ -144,7 +144,7 @@ def threads() -> list[Fact]:
 
     return [
         ("kernels", *threads_fact(numba.get_num_threads(), usable_cores(), dict(os.environ))),
-        ("threading layer", *layer_fact(layers_present(), str(numba.config.THREADING_LAYER))),
+        ("threading layer", *layer_fact(layers_present(), str(numba.config.THREADING_LAYER)  # type: ignore[attr-defined])),
     ]
 
 
@@ -223,7 +223,7 @@ def numba_settings() -> list[Fact]:
         "NUMBA_CACHE_DIR": "",
         "NUMBA_NUM_THREADS": "",
     }
-    found = [
+    found: list[Fact] = [
         (name, os.environ[name], hint if os.environ[name] not in ("0", "") else "")
         for name, hint in reasons.items()
         if name in os.environ

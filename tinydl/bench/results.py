@@ -121,11 +121,11 @@ def read(path: Path) -> Report:
     except OSError as error:
         raise ResultsError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValidationError, UnicodeDecodeError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {}
-        where = ".".join(map(str, first.get("loc", ())))
-        raise ResultsError(
-            f"{path} is not a results file of tinydl bench: {where} {first.get('msg', error)}"
-        ) from None
+        problem = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc']))} {first['msg']}"
+        raise ResultsError(f"{path} is not a results file of tinydl bench: {problem}") from None
     if report.format != FORMAT:
         raise ResultsError(
             f"{path} has format {report.format}, this version reads {FORMAT}: measure again"

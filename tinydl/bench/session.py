@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +62,11 @@ class Session:
         if rungs is not None:
             for m in block:
                 self.show(tables.ladder_table(m, peak))
-                self._draw(
-                    settings, "ladder", lambda path, m=m: pictures.draw_ladder(m, peak, path)
-                )
+                self._draw(settings, "ladder", partial(pictures.draw_ladder, m, peak))
             return
         self.show(tables.speed_table(block, peak, results.peers_of(block)))
         if plan.operation != "passes":
-            self._draw(
-                settings, plan.operation, lambda path: pictures.draw_speeds(block, peak, path)
-            )
+            self._draw(settings, plan.operation, partial(pictures.draw_speeds, block, peak))
 
     def _measure_steps(self, plan: Plan, settings: Settings) -> None:
         block: list[Measurement] = []
@@ -98,7 +96,7 @@ class Session:
             self._draw(
                 Settings(dtype=peak.dtype, threads=peak.threads),
                 "roofline",
-                lambda path, block=block, peak=peak: pictures.draw_roofline(block, peak, path),
+                partial(pictures.draw_roofline, block, peak),
             )
 
     def show_means(self) -> None:
@@ -122,6 +120,9 @@ class Session:
             plain.print(self.report.command, highlight=False, soft_wrap=True)
             for table in self.shown:
                 plain.print(table)
+        if self.drawings and find_spec("matplotlib") is None:
+            self._show("no pictures: they need matplotlib (pip install 'tinydl[plots]')")
+            return written
         for suffix, draw in self.drawings:
             draw(path(suffix))
             written.append(path(suffix))

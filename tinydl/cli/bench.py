@@ -269,7 +269,7 @@ def roofline(
         ],
         "passes": [str(memory_passes.parse(kind)) for kind in memory_passes.PASSES],
     }
-    requests = [Request(kind, lambda c=cases: c, *common) for kind, cases in chosen.items()]
+    requests = [Request(kind, cases.copy, *common) for kind, cases in chosen.items()]
     measure_all(requests, Files("roofline", output, name, None))
 
 

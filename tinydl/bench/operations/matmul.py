@@ -48,7 +48,8 @@ def parse(text: str) -> Case:
         raise UnknownCase(
             f"matmul: {text!r} is no shape: expected MxKxN (128x784x512) or one size for all three (512)"
         )
-    return Case(*(sizes * 3)[:3], match[4] or "NN")
+    m, k, n = (sizes * 3)[:3]
+    return Case(m, k, n, match[4] or "NN")
 
 
 def make(case: Case, library: str, dtype: str, threads: int) -> Job:
@@ -74,11 +75,10 @@ def operands(case: Case, dtype: str) -> tuple[NDArray, NDArray]:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((case.m, case.k)).astype(dtype)
     b = rng.standard_normal((case.k, case.n)).astype(dtype)
-    a_stored, b_stored = case.transposes
     # The same numbers in the other order in memory: .T of a contiguous array of the transposed shape.
     return (
-        np.ascontiguousarray(a.T).T if a_stored == "T" else a,
-        np.ascontiguousarray(b.T).T if b_stored == "T" else b,
+        np.ascontiguousarray(a.T).T if case.transposes[0] == "T" else a,
+        np.ascontiguousarray(b.T).T if case.transposes[1] == "T" else b,
     )
 
 
