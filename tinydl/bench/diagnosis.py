@@ -141,10 +141,12 @@ def memory() -> list[Fact]:
 
 def threads() -> list[Fact]:
     import numba
+    from numba.core import config
 
+    setting = str(config.THREADING_LAYER)  # type: ignore[attr-defined]
     return [
         ("kernels", *threads_fact(numba.get_num_threads(), usable_cores(), dict(os.environ))),
-        ("threading layer", *layer_fact(layers_present(), str(numba.config.THREADING_LAYER)  # type: ignore[attr-defined])),
+        ("threading layer", *layer_fact(layers_present(), setting)),
     ]
 
 
