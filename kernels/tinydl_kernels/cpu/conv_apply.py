@@ -21,7 +21,7 @@ from . import conv_blocks as f
 from ._jit import NativeKernel, jit, native
 from .conv_blocks import block_at, fill_position_tables, place_of
 from .conv_gather import gather
-from .conv_tile import STORE, sweep_depthwise, sweep_narrow, sweep_wide
+from .conv_tile import GROUP, STORE, sweep_dense, sweep_depthwise
 from .matmul_tile import VECTORS
 from .simd import advance, lanes, pointer
 
@@ -50,9 +50,10 @@ def window_of(fields, start, size, workspace):
 
 
 @jit(cache=False)
-def _multiply(fields, a, c, positions, workspace):
+def _multiply(fields, a, c, size, workspace):
     """All filters of the block: c[p, k] = f(sum over q of a[p, q] b[q, k] + bias[k])."""
-    panel_width = VECTORS * lanes(workspace)
+    positions, panel_width = size[0] * size[1] * size[2], VECTORS * lanes(workspace)
+    grouped = size[2] % GROUP == 0  # positions of a row are equally far apart
     taps, columns = fields[f.TAPS], fields[f.COLUMNS]
     rows_at, taps_at, places_at = fields[f.POSITION_TABLE], fields[f.TAP_TABLE], fields[f.PLACES]
     slope = np.int64(fields[f.SLOPE]).view(np.float64)
@@ -60,21 +61,16 @@ def _multiply(fields, a, c, positions, workspace):
         n = min(panel_width, columns - k)
         b = advance(pointer(workspace, fields[f.B]), k * taps)
         bias = _part_of_bias(fields, k, workspace)
-        if n > lanes(workspace):
-            sweep_wide(
-                taps, a, fields, rows_at, taps_at, b, panel_width, advance(c, k), places_at,
-                positions, n, STORE, bias, slope,
-            )  # fmt: skip
-        else:
-            sweep_narrow(
-                taps, a, fields, rows_at, taps_at, b, panel_width, advance(c, k), places_at,
-                positions, n, STORE, bias, slope,
-            )  # fmt: skip
+        sweep_dense(
+            taps, a, fields, rows_at, taps_at, b, panel_width, advance(c, k), places_at,
+            positions, n, grouped, STORE, bias, slope,
+        )  # fmt: skip
 
 
 @jit(cache=False)
-def _multiply_depthwise(fields, a, c, positions, workspace):
+def _multiply_depthwise(fields, a, c, size, workspace):
     """All channels of the block: c[p, k] = f(sum over q of a[p, q, k] b[q, k] + bias[k])."""
+    positions = size[0] * size[1] * size[2]
     slope = np.int64(fields[f.SLOPE]).view(np.float64)
     for k in range(0, fields[f.COLUMNS], lanes(workspace)):
         n = min(lanes(workspace), fields[f.COLUMNS] - k)
@@ -103,7 +99,7 @@ def _make_kernel(multiply: Callable) -> dict[str, NativeKernel]:
                 last_size = size
             a = window_of(fields, start, size, workspace)
             c = advance(pointer(workspace, fields[f.C]), place_of(fields, start))
-            multiply(fields, a, c, size[0] * size[1] * size[2], workspace)
+            multiply(fields, a, c, size, workspace)
         return 0
 
     return compile_for_both(correlate)

@@ -79,3 +79,39 @@ def copy_row(e: Emitter, source: ir.Value, count: ir.Value, panel: ir.Value) -> 
     for j in range(VECTORS):
         mask = e.mask(e.builder.sub(count, I64(j * e.lanes)))
         e.store(e.masked_load(e.at(source, j * e.lanes), mask), e.at(panel, j * e.lanes))
+
+
+@intrinsic
+def add_rows(
+    e: Emitter, count: ir.Value, b: ir.Value, b_step: ir.Value, n: ir.Value, sums: ir.Value
+) -> None:
+    """sums[j] += the sum over p < count of b[p * b_step + j], j < n <= a panel's width. Only the
+    vectors that n reaches into are read, but these as a whole."""
+    chains = 4  # an addition takes several cycles: so many are under way at a time
+
+    def add(j: int) -> None:
+        def one(_: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            place, *totals = carried
+            following = []
+            for total in totals:
+                following.append(e.add(total, e.load(place)))
+                place = e.at(place, b_step)
+            return [place, *following]
+
+        def rest(_: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            place, total = carried
+            return [e.at(place, b_step), e.add(total, e.load(place))]
+
+        start = e.at(b, j * e.lanes)
+        place, *totals = e.loop(
+            e.builder.sdiv(count, I64(chains)), [start, *[e.zero] * chains], one
+        )
+        total = e.add(e.add(totals[0], totals[1]), e.add(totals[2], totals[3]))
+        _, total = e.loop(e.builder.srem(count, I64(chains)), [place, total], rest)
+        mask = e.mask(e.builder.sub(n, I64(j * e.lanes)))
+        target = e.at(sums, j * e.lanes)
+        e.masked_store(e.add(e.masked_load(target, mask), total), target, mask)
+
+    for j in range(VECTORS):
+        with e.builder.if_then(e.builder.icmp_signed(">", n, I64(j * e.lanes))):
+            add(j)

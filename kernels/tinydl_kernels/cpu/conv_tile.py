@@ -35,7 +35,7 @@ from llvmlite import ir
 
 from ._jit import jit
 from .matmul_tile import VECTORS
-from .simd import I64, Emitter, intrinsic
+from .simd import I64, Emitter, intrinsic, lanes
 from .target import vector_registers
 
 # How a finished tile meets the output: stored, or added to it.
@@ -49,6 +49,7 @@ if vector_registers() == 32:
 else:
     WIDE_HEIGHTS, NARROW_HEIGHTS, DEPTHWISE_HEIGHTS = (6, 4, 2), (12, 6, 3), (10, 5, 3)
 TALLEST = NARROW_HEIGHTS[0]
+GROUP = 4  # see `group` in `make_tile`; divides the tallest height
 
 
 def make_tile(rows: int, vectors: int, *, group: int = 1, depthwise: bool = False) -> Any:
@@ -61,8 +62,8 @@ def make_tile(rows: int, vectors: int, *, group: int = 1, depthwise: bool = Fals
 
     `tables` holds 64-bit offsets; those of all `rows` rows are read and must lead to readable
     memory, so rows from m on repeat an offset. b[q, j] lies at b + q * b_step + j, and whole vectors
-    of it are read. With mode ADD the former c is added first. f(z) is z for z >= 0 and slope * z
-    below; `bias` may be null. With `depthwise`, a[... + j] takes the place of a[...].
+    of it are read. With mode ADD the former c is added, and there is no bias and no f. f(z) is z for
+    z >= 0 and slope * z below; `bias` may be null. With `depthwise`, a[... + j] takes the place of a[...].
 
     A tile one vector wide has so many rows that the general registers cannot hold their addresses,
     and fetching them from memory again takes as long as the numbers. With `group` = g, rows must
@@ -131,19 +132,35 @@ def _finish(
     bias: ir.Value,
     slope: ir.Value,
 ) -> None:
-    """Writes the tile. Whole tiles without bias and activation, the bulk of a gradient, go fast."""
+    """Writes the tile: whole tiles without questions, those at an edge under masks."""
     builder = e.builder
     rows, vectors = len(sums), len(sums[0])
-    done = builder.append_basic_block("done")
+    inside = [e.mask(builder.sub(n, I64(j * e.lanes))) for j in range(vectors)]
+    # A masked load yields 0 where it does not read: what an absent bias adds. Processors are slow to
+    # suppress the fault of a masked load at a bad address, so c stands in for an absent bias.
     has_bias = builder.icmp_unsigned("!=", builder.ptrtoint(bias, I64), I64(0))
-    is_linear = builder.fcmp_ordered("==", slope, e.element(1.0))
-    is_plain = builder.and_(is_linear, builder.not_(has_bias))
-    for condition in (
-        builder.icmp_signed("==", m, I64(rows)),
-        builder.icmp_signed("==", n, I64(vectors * e.lanes)),
-    ):
-        is_plain = builder.and_(is_plain, condition)
-    adds = builder.icmp_signed("==", mode, I64(ADD))
+    bias = builder.select(has_bias, bias, targets[0])
+    biases = [
+        e.masked_load(e.at(bias, j * e.lanes), builder.and_(inside[j], e.splat(has_bias)))
+        for j in range(vectors)
+    ]
+    is_relu = e.splat(builder.fcmp_ordered("==", slope, e.element(0.0)))
+    slopes = e.splat(slope)
+
+    def activate(value: ir.Value) -> ir.Value:
+        # 0 * -inf would be NaN, so relu chooses a zero instead of multiplying by one.
+        lower = e.select(is_relu, e.zero, e.mul(slopes, value))
+        is_negative = builder.fcmp_ordered("<", value, e.zero)  # False for NaN: it passes
+        return e.select(is_negative, lower, value)
+
+    def whole(add: bool, bend: bool) -> None:
+        for target, values in zip(targets, sums, strict=True):
+            for j, value in enumerate(values):
+                place = e.at(target, j * e.lanes)
+                value = e.add(value, e.load(place) if add else biases[j])
+                e.store(activate(value) if bend else value, place)
+
+    done = builder.append_basic_block("done")
 
     def branch(condition: ir.Value, then: Callable[[], None]) -> None:
         inside, outside = builder.append_basic_block(), builder.append_basic_block()
@@ -153,40 +170,32 @@ def _finish(
         builder.branch(done)
         builder.position_at_end(outside)
 
-    def plain(add: bool) -> None:
-        for target, values in zip(targets, sums, strict=True):
-            for j, value in enumerate(values):
-                place = e.at(target, j * e.lanes)
-                e.store(e.add(e.load(place), value) if add else value, place)
-
-    branch(builder.and_(is_plain, builder.not_(adds)), lambda: plain(False))
-    branch(builder.and_(is_plain, adds), lambda: plain(True))
-
-    inside = [e.mask(builder.sub(n, I64(j * e.lanes))) for j in range(vectors)]
-    biases = [
-        e.masked_load(e.at(bias, j * e.lanes), builder.and_(inside[j], e.splat(has_bias)))
-        for j in range(vectors)
-    ]
-    is_relu = e.splat(builder.fcmp_ordered("==", slope, e.element(0.0)))
-    slopes, adding = e.splat(slope), e.splat(adds)
+    is_whole = builder.and_(
+        builder.icmp_signed("==", m, I64(rows)),
+        builder.icmp_signed("==", n, I64(vectors * e.lanes)),
+    )
+    is_linear = builder.fcmp_ordered("==", slope, e.element(1.0))
+    adds = builder.icmp_signed("==", mode, I64(ADD))
+    branch(builder.and_(is_whole, adds), lambda: whole(True, False))
+    branch(builder.and_(is_whole, is_linear), lambda: whole(False, False))
+    branch(is_whole, lambda: whole(False, True))
+    adding = e.splat(adds)
     for i, (target, values) in enumerate(zip(targets, sums, strict=True)):
         exists = builder.append_basic_block()
         builder.cbranch(builder.icmp_signed("<", I64(i), m), exists, done)
         builder.position_at_end(exists)
-        for j, total in enumerate(values):
+        for j, value in enumerate(values):
             place = e.at(target, j * e.lanes)
             former = e.masked_load(place, builder.and_(inside[j], adding))
-            value = e.add(e.add(total, former), biases[j])
-            # 0 * -inf would be NaN, so relu chooses a zero instead of multiplying by one.
-            lower = e.select(is_relu, e.zero, e.mul(slopes, value))
-            is_negative = builder.fcmp_ordered("<", value, e.zero)  # False for NaN: it passes
-            e.masked_store(e.select(is_negative, lower, value), place, inside[j])
+            value = activate(e.add(e.add(value, former), biases[j]))
+            e.masked_store(value, place, inside[j])
     builder.branch(done)
     builder.position_at_end(done)
 
 
 _WIDE = tuple(make_tile(rows, VECTORS) for rows in WIDE_HEIGHTS)
 _NARROW = tuple(make_tile(rows, 1) for rows in NARROW_HEIGHTS)
+_NARROW_GROUPED = make_tile(NARROW_HEIGHTS[0], 1, group=GROUP)
 _DEPTHWISE = tuple(make_tile(rows, 1, depthwise=True) for rows in DEPTHWISE_HEIGHTS)
 
 
@@ -208,6 +217,30 @@ def _make_sweep(tiles: tuple, heights: tuple[int, int, int]) -> Callable:
     return jit(cache=False)(sweep)
 
 
-sweep_wide = _make_sweep(_WIDE, WIDE_HEIGHTS)
-sweep_narrow = _make_sweep(_NARROW, NARROW_HEIGHTS)
+_sweep_wide = _make_sweep(_WIDE, WIDE_HEIGHTS)
+_sweep_narrow = _make_sweep(_NARROW, NARROW_HEIGHTS)
 sweep_depthwise = _make_sweep(_DEPTHWISE, DEPTHWISE_HEIGHTS)
+
+
+@jit(cache=False)
+def sweep_dense(
+    q, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, grouped, mode, bias, slope
+):
+    """Covers m rows with tiles (see `make_tile` for the arguments), the rest with the lowest one that
+    holds it. `grouped` says that the rows come in equally spaced runs of GROUP."""
+    if n > lanes(b):
+        _sweep_wide(q, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, mode, bias, slope)
+        return
+    done = 0
+    if grouped:
+        tall = NARROW_HEIGHTS[0]
+        done = m // tall * tall
+        for i in range(0, done, tall):
+            _NARROW_GROUPED(
+                q, a, tables, row_at + i, step_at, b, b_step, c, place_at + i, tall, n,
+                mode, bias, slope,
+            )  # fmt: skip
+    _sweep_narrow(
+        q, a, tables, row_at + done, step_at, b, b_step, c, place_at + done, m - done, n,
+        mode, bias, slope,
+    )  # fmt: skip

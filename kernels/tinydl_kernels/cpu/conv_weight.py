@@ -19,47 +19,50 @@ from . import conv_blocks as f
 from ._jit import NativeKernel, jit
 from .conv_apply import compile_for_both, window_of
 from .conv_blocks import block_at, blocks_of, fill_position_tables, place_of
-from .conv_gather import copy_row
-from .conv_tile import ADD, STORE, sweep_depthwise, sweep_narrow, sweep_wide
-from .matmul_packing import add_column_sums
+from .conv_gather import add_rows, copy_row
+from .conv_tile import ADD, GROUP, STORE, sweep_dense, sweep_depthwise
 from .matmul_tile import VECTORS
 from .simd import advance, lanes, pointer
 
-
-@jit(cache=False)
-def _dense(fields, a, panel, k, n, positions, rows, c, mode):
-    row_at, place_at = fields[f.TAP_TABLE] + rows[0], fields[f.TAP_PLACES] + rows[0]
-    none, width = pointer(panel, 0), VECTORS * lanes(panel)
-    if n > lanes(panel):
-        sweep_wide(
-            positions, a, fields, row_at, fields[f.POSITION_TABLE], panel, width,
-            c, place_at, rows[1] - rows[0], n, mode, none, 1.0,
-        )  # fmt: skip
-    else:
-        sweep_narrow(
-            positions, a, fields, row_at, fields[f.POSITION_TABLE], panel, width,
-            c, place_at, rows[1] - rows[0], n, mode, none, 1.0,
-        )  # fmt: skip
+# Up to so many rows (taps and channels), copying dy into panels costs more than it saves.
+_FEW_ROWS = 64
 
 
 @jit(cache=False)
-def _depthwise(fields, a, panel, k, n, positions, rows, c, mode):
-    row_at, place_at = fields[f.TAP_TABLE] + rows[0], fields[f.TAP_PLACES] + rows[0]
-    none, width = pointer(panel, 0), VECTORS * lanes(panel)
-    for j in range(0, n, lanes(panel)):
+def _dense(fields, a, k, n, positions, rows, b, b_step, c, mode):
+    taps, places = fields[f.TAP_TABLE] + rows[0], fields[f.TAP_PLACES] + rows[0]
+    steps, count, none = fields[f.POSITION_TABLE], rows[1] - rows[0], pointer(b, 0)
+    grouped = fields[f.CHANNELS] % GROUP == 0  # channels are next to each other
+    sweep_dense(
+        positions, a, fields, taps, steps, b, b_step, c, places, count, n, grouped, mode, none, 1.0
+    )  # fmt: skip
+
+
+@jit(cache=False)
+def _depthwise(fields, a, k, n, positions, rows, b, b_step, c, mode):
+    taps, places = fields[f.TAP_TABLE] + rows[0], fields[f.TAP_PLACES] + rows[0]
+    steps, count, none = fields[f.POSITION_TABLE], rows[1] - rows[0], pointer(b, 0)
+    for j in range(0, n, lanes(b)):
         sweep_depthwise(
-            positions, advance(a, k + j), fields, row_at, fields[f.POSITION_TABLE],
-            advance(panel, j), width, advance(c, j), place_at, rows[1] - rows[0],
-            min(lanes(panel), n - j), mode, none, 1.0,
+            positions, advance(a, k + j), fields, taps, steps, advance(b, j), b_step,
+            advance(c, j), places, count, min(lanes(b), n - j), mode, none, 1.0,
         )  # fmt: skip
 
 
 @jit(cache=False)
-def _pack(fields, source, n, positions, panel):
-    """panel[p] = the numbers of position p, n of them, then zeros."""
-    places, width = fields[f.PLACES], VECTORS * lanes(panel)
+def _panel_of(fields, grad, k, n, positions, is_last, panel):
+    """The columns k ... k + n - 1 of dy for a block's positions: where they begin, and how far it is
+    from one position to the next. Tiles read whole vectors, so the columns are copied into a panel if
+    the vectors could reach beyond the end of dy; or if they are read so often that it pays."""
+    source, step = advance(grad, k), fields[f.PLACE_COLUMN]
+    in_line = fields[f.BLOCK_WIDTH] == fields[f.WIDTH]
+    stays_inside = n % lanes(panel) == 0 or not is_last
+    if in_line and stays_inside and fields[f.TAPS] <= _FEW_ROWS:
+        return source, step
+    width = VECTORS * lanes(panel)
     for p in range(positions):
-        copy_row(advance(source, fields[places + p]), n, advance(panel, p * width))
+        copy_row(advance(source, fields[fields[f.PLACES] + p]), n, advance(panel, p * width))
+    return panel, width
 
 
 def _make_kernel(multiply: Callable) -> dict[str, NativeKernel]:
@@ -74,12 +77,10 @@ def _make_kernel(multiply: Callable) -> dict[str, NativeKernel]:
         for chunk in range(fields[f.FIRST], fields[f.LAST]):
             first_image = chunk * fields[f.CHUNK_IMAGES]
             last_image = min(first_image + fields[f.CHUNK_IMAGES], fields[f.IMAGES])
+            blocks = blocks_of(fields, last_image - first_image)
             c = advance(pointer(workspace, fields[f.C]), chunk * fields[f.CHUNK_SIZE])
-            sums = pointer(workspace, fields[f.SUMS])
-            if sums_wanted:
-                sums = advance(sums, chunk * fields[f.COLUMNS])
             mode = ADD if fields[f.ACCUMULATE] else STORE
-            for block in range(blocks_of(fields, last_image - first_image)):
+            for block in range(blocks):
                 start, size = block_at(fields, block, first_image, last_image)
                 if size != last_size:
                     fill_position_tables(fields, size)
@@ -87,12 +88,14 @@ def _make_kernel(multiply: Callable) -> dict[str, NativeKernel]:
                 a = window_of(fields, start, size, workspace)
                 grad = advance(pointer(workspace, fields[f.B]), place_of(fields, start))
                 positions = size[0] * size[1] * size[2]
+                is_last = last_image == fields[f.IMAGES] and block == blocks - 1
                 for k in range(0, fields[f.COLUMNS], VECTORS * lanes(workspace)):
                     n = min(VECTORS * lanes(workspace), fields[f.COLUMNS] - k)
-                    _pack(fields, advance(grad, k), n, positions, panel)
+                    b, b_step = _panel_of(fields, grad, k, n, positions, is_last, panel)
                     if sums_wanted:
-                        add_column_sums(panel, positions, n, advance(sums, k))
-                    multiply(fields, a, panel, k, n, positions, rows, advance(c, k), mode)
+                        sums = advance(pointer(c, fields[f.SUMS]), chunk * fields[f.COLUMNS] + k)
+                        add_rows(positions, b, b_step, n, sums)
+                    multiply(fields, a, k, n, positions, rows, b, b_step, advance(c, k), mode)
                 mode = ADD
         return 0
 
