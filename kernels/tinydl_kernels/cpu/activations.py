@@ -31,25 +31,27 @@ class _Elementwise:
     def __call__(
         self, name: str, first: np.ndarray, rest: tuple, out: np.ndarray | None, alpha: float
     ) -> np.ndarray:
-        slope = first.dtype.type(alpha)
+        alpha = float(alpha)
         if out is None:
-            out = np.empty(first.shape, first.dtype)
+            flat = np.empty(first.size, first.dtype)
+            self._apart(flat.size, first.ravel(), *[array.ravel() for array in rest], flat, alpha)
+            return flat.reshape(first.shape)
+        check_out(name, out, first)
+        if not out.flags.c_contiguous or overlaps(out, *rest):
+            out[...] = self(name, first, rest, None, alpha)
+        elif out is first:
+            self._in_place(out.size, out.ravel(), *[array.ravel() for array in rest], alpha)
+        elif overlaps(out, first):
+            out[...] = self(name, first, rest, None, alpha)
         else:
-            check_out(name, out, first)
-            if out is first and out.flags.c_contiguous and not overlaps(out, *rest):
-                flat = out.ravel()
-                self._in_place(flat.size, flat, *[array.ravel() for array in rest], slope)
-                return out
-            if not out.flags.c_contiguous or overlaps(out, first, *rest):
-                out[...] = self(name, first, rest, None, alpha)
-                return out
-        flat = out.ravel()
-        self._apart(flat.size, first.ravel(), *[array.ravel() for array in rest], flat, slope)
+            others = [array.ravel() for array in rest]
+            self._apart(out.size, first.ravel(), *others, out.ravel(), alpha)
         return out
 
 
 def _unary_loops(function: Callable) -> tuple[Callable, Callable]:
     def unary(x, out, alpha):
+        alpha = x.dtype.type(alpha)
         for block in prange(blocks(x.size)):
             start = block * BLOCK
             for k in range(block_size(block, x.size)):
@@ -57,6 +59,7 @@ def _unary_loops(function: Callable) -> tuple[Callable, Callable]:
                 out[i] = function(x[i], alpha)
 
     def unary_in_place(x, alpha):
+        alpha = x.dtype.type(alpha)
         for block in prange(blocks(x.size)):
             start = block * BLOCK
             for k in range(block_size(block, x.size)):
@@ -68,6 +71,7 @@ def _unary_loops(function: Callable) -> tuple[Callable, Callable]:
 
 def _binary_loops(function: Callable) -> tuple[Callable, Callable]:
     def binary(grad, known, out, alpha):
+        alpha = grad.dtype.type(alpha)
         for block in prange(blocks(grad.size)):
             start = block * BLOCK
             for k in range(block_size(block, grad.size)):
@@ -75,6 +79,7 @@ def _binary_loops(function: Callable) -> tuple[Callable, Callable]:
                 out[i] = function(grad[i], known[i], alpha)
 
     def binary_in_place(grad, known, alpha):
+        alpha = grad.dtype.type(alpha)
         for block in prange(blocks(grad.size)):
             start = block * BLOCK
             for k in range(block_size(block, grad.size)):

@@ -26,7 +26,7 @@ __all__ = [
     "layer_norm_grad",
 ]
 
-WIDE = 256
+WIDE = 1024
 
 # Wide rows of a block. A sum over a block is kept in the arrays' own precision, the sum over blocks
 # in float64: float32 rounding does not grow with the number of rows.
@@ -55,12 +55,13 @@ def _tile(vector, row):
 
 
 @jit(cache=False)
-def _fold(row, columns, column):
-    """The sum over the parts of a wide row that belong to one column, in float64."""
-    total = 0.0
-    for start in range(0, row.size, columns):
-        total += row[start + column]
-    return total
+def _fold(row, totals):
+    """totals (C,) = the sums over the parts of a wide row, in float64."""
+    for k in range(totals.size):
+        totals[k] = 0
+    for start in range(0, row.size, totals.size):
+        for k in range(totals.size):
+            totals[k] += row[start + k]
 
 
 # --- column moments -------------------------------------------------------------------------------
@@ -121,31 +122,35 @@ def _block_moments(x, rest, means, deviations):
         sums, squares = np.empty(wide, x.dtype), np.empty(wide, x.dtype)
         center, mean = np.empty(wide, x.dtype), np.empty(columns, x.dtype)
         _sum_columns(x, tail, first, last, sums)
-        for column in range(columns):
-            mean[column] = _fold(sums, columns, column) / count
+        _fold(sums, means[block])
+        for k in range(columns):
+            mean[k] = means[block, k] / count
         _tile(mean, center)
         _sum_deviations(x, tail, first, last, center, sums, squares)
-        for column in range(columns):
-            error = _fold(sums, columns, column) / count
-            means[block, column] = mean[column] + error
-            deviations[block, column] = _fold(squares, columns, column) - count * error * error
+        _fold(sums, means[block])
+        _fold(squares, deviations[block])
+        for k in range(columns):
+            error = means[block, k] / count
+            means[block, k] = mean[k] + error
+            deviations[block, k] -= count * error * error
 
 
 @jit
 def _merge_moments(means, deviations, block_rows, rows, mean, var):
     """The blocks' moments into one, block after block (the update formula of the same paper)."""
     blocks, columns = means.shape
-    for column in range(columns):
-        merged, spread = means[0, column], deviations[0, column]
-        for block in range(1, blocks):
-            before = block * block_rows
-            count = block_rows if block < blocks - 1 else rows - before
-            share = count / (before + count)
-            delta = means[block, column] - merged
-            merged += delta * share
-            spread += deviations[block, column] + delta * delta * (before * share)
-        mean[column] = merged
-        var[column] = max(spread, 0.0) / rows
+    merged, spread = means[0], deviations[0]
+    for block in range(1, blocks):
+        before = block * block_rows
+        count = block_rows if block < blocks - 1 else rows - before
+        share = count / (before + count)
+        for k in range(columns):
+            delta = means[block, k] - merged[k]
+            merged[k] += delta * share
+            spread[k] += deviations[block, k] + delta * delta * (before * share)
+    for k in range(columns):
+        mean[k] = merged[k]
+        var[k] = max(spread[k], 0.0) / rows
 
 
 _BLOCK_MOMENTS = Pass(_block_moments)
@@ -188,8 +193,7 @@ def _apply(x, rest, mean_c, scale_c, beta_c, out, out_rest):
 
 def _grad_sums(grad, grad_rest, x, x_rest, mean_c, products, sums):
     """Each block's column sums of grad * (x - mean) and of grad: (blocks, C) in float64."""
-    blocks, columns = sums.shape
-    wide = x.shape[1]
+    blocks, wide = sums.shape[0], x.shape[1]
     mean = np.empty(wide, x.dtype)
     _tile(mean_c, mean)
     for block in prange(blocks):
@@ -211,21 +215,20 @@ def _grad_sums(grad, grad_rest, x, x_rest, mean_c, products, sums):
             for j in range(x_rest.size):
                 plain[j] += grad_rest[j]
                 with_x[j] += grad_rest[j] * (x_rest[j] - mean[j])
-        for column in range(columns):
-            products[block, column] = _fold(with_x, columns, column)
-            sums[block, column] = _fold(plain, columns, column)
+        _fold(with_x, products[block])
+        _fold(plain, sums[block])
 
 
 @jit
 def _sum_blocks(products, sums, inv_std, dgamma, dbeta):
-    """dgamma, dbeta (C,) from the blocks' sums, added in order, in float64."""
-    for column in range(sums.shape[1]):
-        product, total = 0.0, 0.0
-        for block in range(sums.shape[0]):
-            product += products[block, column]
-            total += sums[block, column]
-        dgamma[column] = product * inv_std[column]
-        dbeta[column] = total
+    """dgamma, dbeta (C,) from the blocks' sums, added in order, in float64, into the first's."""
+    for block in range(1, sums.shape[0]):
+        for k in range(sums.shape[1]):
+            products[0, k] += products[block, k]
+            sums[0, k] += sums[block, k]
+    for k in range(sums.shape[1]):
+        dgamma[k] = products[0, k] * inv_std[k]
+        dbeta[k] = sums[0, k]
 
 
 def _grad_input(grad, grad_rest, x, x_rest, mean_c, scale_c, offset_c, slope_c, out, out_rest):
