@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
 from pathlib import Path
 
@@ -37,6 +38,10 @@ def server(monkeypatch):
     asked: list[str] = []
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        try:
+            socket.create_connection(running.server_address).close()
+        except OSError as error:
+            pytest.skip(f"this machine cannot reach itself: {error}")
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{running.server_port}", asked
@@ -84,9 +89,9 @@ def test_no_network_says_what_failed_and_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DataError) as caught:
         fetch("names", tmp_path, report=lambda _: None)
     message = str(caught.value)
+    assert "refused" in message or "unreachable" in message
     for part in (
         "http://127.0.0.1:9/names.txt: ",
-        "refused",
         f"put it at {tmp_path / 'names.txt'}",
         hashlib.sha256(CONTENT).hexdigest(),
         "TINYDL_DATA",

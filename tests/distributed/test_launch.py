@@ -58,8 +58,7 @@ def mpiexec(tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     file = folder / "mpiexec"
-    file.write_text(
-        f"#!{sys.executable}\n"
+    (folder / "stand_in.py").write_text(
         "import json, os, signal, subprocess, sys\n"
         "if '--version' in sys.argv: print('HYDRA build details:'); sys.exit()\n"
         f"with open({str(tmp_path / 'starts')!r}, 'a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
@@ -69,6 +68,8 @@ def mpiexec(tmp_path, monkeypatch):
         "code = rank.wait()\n"
         "sys.exit(code if code >= 0 else -code)\n"
     )
+    # A first line "#!python" must hold no space, a path may.
+    file.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{folder}/stand_in.py" "$@"\n')
     file.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(folder / "python"))
     return tmp_path / "starts"

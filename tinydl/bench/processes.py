@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -46,7 +47,8 @@ class Worker:
     def close(self) -> None:
         """Its input ends, and so does it."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it died before it read what was asked last
+            self.process.stdin.close()
         self.process.stdout.close()
         try:
             self.process.wait(timeout=10)
