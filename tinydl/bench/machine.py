@@ -20,6 +20,7 @@ def describe_machine() -> dict[str, Any]:
         "processor": processor_name(),
         "cores": usable_cores(),
         "memory": physical_memory(),
+        "load": busy_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := version(name))},
