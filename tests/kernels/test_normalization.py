@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinydl_kernels import cpu, reference
@@ -40,11 +40,13 @@ def problem(shape, dtype, seed):
 @pytest.mark.parametrize("dtype", DTYPES)
 @few(20)
 @given(shape=SHAPES, seed=SEEDS)
+@example(shape=(3001, 37), seed=0)  # several blocks and a rest
 def test_batch_norm_equals_its_definition(dtype, shape, seed):
     x, grad, gamma, beta, mean, inv_std = problem(shape, dtype, seed)
     for a, b in zip(cpu.column_moments(x), reference.column_moments(*double(x)), strict=True):
         assert a.dtype == dtype
-        assert_close(a, b)
+        # The definition itself adds row to row, in float64.
+        assert_close(a, b, 8 if dtype == np.float32 else 8 * np.sqrt(len(x)))
 
     out, check = guarded(np.zeros_like(x))
     arguments = x, mean, inv_std, gamma, beta
@@ -88,7 +90,7 @@ def test_batch_norm_gradients_of_the_definitions(shape, seed):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("rows", [7, 1000, 6007])
+@pytest.mark.parametrize("rows", [7, 1000, 20011])
 def test_moments_beside_a_large_mean(dtype, rows):
     """Var 1 beside mean 3000: sum x^2 / M - mean^2 would lose all digits in float32."""
     rng = np.random.default_rng(rows)
@@ -96,7 +98,7 @@ def test_moments_beside_a_large_mean(dtype, rows):
     x[:, 4] = 3000  # no variance at all
     mean, var = cpu.column_moments(x)
     eps = np.finfo(dtype).eps
-    for column in range(5):
+    for column in (0, 4):
         numbers = [float(value) for value in x[:, column]]
         want_mean = math.fsum(numbers) / rows
         want_var = math.fsum((value - want_mean) ** 2 for value in numbers) / rows
@@ -107,7 +109,7 @@ def test_moments_beside_a_large_mean(dtype, rows):
 
 def test_moments_of_a_column_that_jumps():
     """The first rows say nothing about the others."""
-    x = np.full((5000, 3), 1e4, np.float32)
+    x = np.full((50_000, 3), 1e4, np.float32)
     x[:20] = 0
     mean, var = cpu.column_moments(x)
     want = reference.column_moments(x.astype(np.float64))
