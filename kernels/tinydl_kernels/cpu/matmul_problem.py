@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from ._jit import NativeKernel, jit, native
-from .matmul_tile import ADD, GENERAL, STORE
+from .matmul_tile import ADD, GENERAL, STORE, VECTORS
 from .simd import call_native, itemsize, lanes, pointer
 
 # The fields of a problem. A matrix takes five: address, rows, columns, and the distances in bytes
@@ -49,7 +49,7 @@ def start(fields, workspace):
     status = check(fields, size)
     if status != DONE:
         return status
-    chosen, is_transposed = choose(fields, size, lanes(workspace))
+    chosen, is_transposed = choose(fields, size, VECTORS * lanes(workspace), lanes(workspace))
     fields[CHOSEN], fields[IS_TRANSPOSED] = chosen, is_transposed
     if fields[chosen] == 0:
         return chosen
@@ -63,10 +63,10 @@ START = kernels_of(start)
 
 
 @jit(cache=False)
-def choose(fields, size, lanes):
+def choose(fields, size, width, lanes):
     """(field of the kernel's address, whether it computes C^T)"""
     m, k, n = fields[A + 1], fields[A + 2], fields[B + 2]
-    if k > LONGEST_SKINNY or (m > max(FEW, lanes) and n > max(FEW, lanes)):
+    if k > LONGEST_SKINNY or (m > max(FEW, width) and n > max(FEW, width)):
         return BLOCKED, False
     a_has_columns, a_has_rows = fields[A + 3] == size, fields[A + 4] == size  # contiguous ones
     b_has_columns, b_has_rows = fields[B + 3] == size, fields[B + 4] == size
@@ -76,9 +76,9 @@ def choose(fields, size, lanes):
         return OUTER, True
     if a_has_rows and b_has_columns:
         return (INNER, n == 1) if min(m, n) <= FEW and k >= 4 * lanes else (BLOCKED, False)
-    if n <= lanes and a_has_rows and b_has_rows:
+    if n <= width and a_has_rows and b_has_rows:
         return NARROW, False
-    if m <= lanes and a_has_columns and b_has_columns:
+    if m <= width and a_has_columns and b_has_columns:
         return NARROW, True
     return BLOCKED, False
 

@@ -7,7 +7,7 @@ these products read their operands where they lie, in the one of three ways that
 * outer: vectors run along the rows of B. The ordinary register tile, without packing.
 * inner: the rows of A and the columns of B are both contiguous. Vectors run along k, each sum has a
   register of its own, and at the end its lanes are added up.
-* narrow: the few columns of B fit into one vector and are packed; the rows of A are read in place.
+* narrow: the few columns of B fit into one tile and are packed; the rows of A are read in place.
 
 What does not fit may fit when transposed: C^T = B^T A^T, with nothing but pointers and strides
 exchanged. Columns of C are then rows of the tile; they go through a scratch tile, from which they are
@@ -45,14 +45,15 @@ _TALL, _MIDDLE, _LOW = (make_tile(rows, VECTORS, by_rows=True) for rows in (TALL
 # With one vector a row there are as many loads as multiply-adds. Eight rows keep two multipliers
 # busy (each result takes four cycles), and their addresses still fit into the integer registers.
 NARROW_ROWS = 8 if MR >= 8 else MR
-_NARROW = make_tile(NARROW_ROWS, 1, by_rows=True)
+_ONE_VECTOR = make_tile(NARROW_ROWS, 1, by_rows=True)
+_NARROW = make_tile(NARROW_ROWS, VECTORS, by_rows=True)
 # One row alone needs many vectors, or each multiply-add would wait for the last one's result.
 WIDE = 8
 _WIDE = make_tile(1, WIDE, by_rows=True)
 SCRATCH = 16 * WIDE * 16  # elements: more than any tile
 FEW_PAGES, SLICE = 1 << 16, 64
-SLICE_NARROW = 512
-_copy_row = make_copier(vectors=1)
+SLICE_OF_NARROW = 1 << 13  # numbers: a panel of 32 KiB in float32
+copy_vector = make_copier(vectors=1)
 
 
 def make_dots(rows: int, columns: int) -> Any:
@@ -216,18 +217,20 @@ def outer(fields, workspace):
 
 
 def narrow(fields, workspace):
-    """n is at most a vector, and the rows of A and of B are contiguous."""
+    """n is at most a tile wide, and the rows of A and of B are contiguous."""
     a, a_row, _, b, b_row, _, m, k, n = operands(fields, workspace)
     _add_column_sums(fields, workspace)
-    width = lanes(workspace)
+    is_one_vector = n <= lanes(workspace)
+    width = lanes(workspace) if is_one_vector else VECTORS * lanes(workspace)
     packed = advance(workspace, SCRATCH)
     is_transposed = fields[IS_TRANSPOSED] != 0
     # A slice of B that stays in L1; a transposed C has no place to keep the sums in between.
-    slice_rows = max(k, 1) if is_transposed else SLICE_NARROW
+    slice_rows = max(k, 1) if is_transposed else SLICE_OF_NARROW // width
     for p in range(0, max(k, 1), slice_rows):
         k_here = min(slice_rows, k - p)
         for q in range(k_here):
-            _copy_row(advance(b, (p + q) * b_row), n, advance(packed, q * width))
+            for j in range(0, width, lanes(workspace)):
+                copy_vector(advance(b, (p + q) * b_row + j), n - j, advance(packed, q * width + j))
         for i in range(0, m, NARROW_ROWS):
             rows = min(NARROW_ROWS, m - i)
             c, c_row, mode, alpha, beta, bias, slope = _target(
@@ -235,7 +238,10 @@ def narrow(fields, workspace):
             )
             first = advance(a, i * a_row + p)
             tile = (k_here, first, a_row, 1, packed, width, c, c_row, rows, n)
-            _NARROW(*tile, mode, alpha, beta, bias, slope)
+            if is_one_vector:
+                _ONE_VECTOR(*tile, mode, alpha, beta, bias, slope)
+            else:
+                _NARROW(*tile, mode, alpha, beta, bias, slope)
             if is_transposed:
                 _finish_columns(fields, workspace, width, rows, n, i, 0)
     return DONE
