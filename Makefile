@@ -13,7 +13,7 @@ MPI_WORKS = $(VENV)/bin/python -c 'import tinydl; tinydl.distributed.world().bar
 
 # The tests of several processes run with both MPIs, each in a light environment of its own.
 MPI_READY := $(MPIS:%=.venv-%/.ready)
-WITH_MPI = TINYDL_MPI_PYTHONS="$$(ls $(MPIS:%=$(CURDIR)/.venv-%/bin/mpiexec) 2>/dev/null | sed s/mpiexec$$/python/ | paste -sd:)"
+WITH_MPI = TINYDL_MPI_PYTHONS="$$(ls $(MPIS:%=.venv-%/bin/mpiexec) 2>/dev/null | sed 's|^|$(CURDIR)/|; s|mpiexec$$|python|' | paste -sd:)"
 
 .PHONY: train test test-cluster test-peers lint setup clean
 
