@@ -204,7 +204,8 @@ def conv_geometry(
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
+    is_sequence = hasattr(value, "__len__") and not isinstance(value, str)
+    return tuple(map(_hashable, value)) if is_sequence else value
 
 
 @lru_cache(maxsize=1024)
