@@ -123,17 +123,21 @@ def tinydl_job(case: Case, x: NDArray, w: NDArray, grad: NDArray, bias: NDArray)
         "dilation": case.d,
         "groups": case.g,
     }
-    y, dx, dw, db = np.empty_like(grad), np.empty_like(x), np.empty_like(w), np.zeros_like(bias)
-    calls: dict[str, tuple[Callable[[], Any], NDArray]] = {
-        "forward": (lambda: kernels.conv2d(x, w, bias=bias, out=y, **window), y),
-        "grad-input": (lambda: kernels.conv2d_grad_input(grad, w, x.shape, out=dx, **window), dx),
-        "grad-weight": (
-            lambda: kernels.conv2d_grad_weight(x, grad, w.shape, out=dw, bias_grad=db, **window),
-            dw,
+    dw, db = np.empty_like(w), np.zeros_like(bias)
+    calls: dict[str, Callable[[], NDArray]] = {
+        "forward": lambda: kernels.conv2d(x, w, bias=bias, **window),
+        "grad-input": lambda: kernels.conv2d_grad_input(grad, w, x.shape, **window),
+        "grad-weight": lambda: kernels.conv2d_grad_weight(
+            x, grad, w.shape, out=dw, bias_grad=db, **window
         ),
     }
-    call, result = calls[case.direction]
-    return Job(call, lambda: result)
+    call = calls[case.direction]
+    kept: list[Any] = [None]  # images are allocated in each call, by all contenders alike
+
+    def run() -> None:
+        kept[0] = call()
+
+    return Job(run, lambda: kept[0])
 
 
 def torch_job(case: Case, layout: str, x: NDArray, w: NDArray, grad: NDArray, bias: NDArray) -> Job:
