@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tinydl as tl
 from tinydl.distributed.buckets import Buckets, cut, stretches
 from tinydl.layers.base import Layer
 from tinydl.parameters import Parameter, ParameterStore
@@ -75,6 +76,25 @@ def test_a_bucket_goes_out_when_all_layers_that_write_into_it_are_done(lengths, 
             assert [s for s in slices if s.stop <= final_up_to] == went_out
         assert went_out + buckets.rest() == slices
         assert buckets.rest() == []
+
+
+def test_layers_in_containers_are_done_once():
+    """A container tells of each of its layers, and its own container tells of it: all is out before the end."""
+    block = tl.layers.Residual([tl.layers.Dense(4), tl.layers.Chain([tl.layers.Dense(4)])])
+    model = tl.Sequential([tl.layers.Dense(4), block, tl.layers.Dense(3)], dtype="float64")
+    model.build_model((4,))
+    layers = list(model.layers_in_order())
+    buckets = Buckets(model.store, layers, cut(stretches(model.store), 8, 64, 64))
+    went_out = []
+
+    def note(layer):
+        went_out.append(buckets.finished(layer))
+
+    for layer in layers:
+        layer.after_backward = note
+    model.backward(np.ones_like(model.forward(np.ones((2, 4)), training=True)))
+    assert [s for out in went_out for s in out] == buckets.slices
+    assert len([out for out in went_out if out]) == 4  # one word for each Dense
 
 
 def test_nothing_to_train_is_nothing_to_send():

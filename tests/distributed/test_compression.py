@@ -61,6 +61,9 @@ def test_bfloat16_has_a_relative_error_of_its_own_rounding(job, dtype, scale):
     if job.ranks > 1:
         assert np.all(np.abs(got - want) <= bound)
         assert np.abs(got - want).max() > 0  # something was rounded indeed
+    assert not (
+        got.astype(np.float32).view(np.uint32) & 0xFFFF
+    ).any()  # the sums, too, were sent in 16 bits
     for other in results:
         np.testing.assert_array_equal(other[0][0], got)
 

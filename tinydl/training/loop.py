@@ -234,18 +234,21 @@ class TrainingLoop:
         share(sums)
         finite = math.isfinite(sums[TOTAL])
         if not finite and not model.optimizer.guards:
-            self.refuse(loss, x)
+            self.refuse(loss, float(sums[TOTAL]), x)
         if finite:
             backward(model, float(sums[COUNT]))
         return sums
 
-    def refuse(self, loss: float, x: Any) -> None:
-        """Stop before a loss that is no number spoils the weights, and say where it came from."""
+    def refuse(self, own: float, loss: float, x: Any) -> None:
+        """Stop before a loss that is no number spoils the weights, and say where it came from.
+
+        ``own`` is that of this process's part of the batch, ``loss`` that of all processes.
+        """
         origin, description = (
             "elsewhere",
             "not in this process's part of the batch, but in another's",
         )
-        if not math.isfinite(loss):
+        if not math.isfinite(own):
             self.model.restore(self.before)  # the same dropout again
             origin, description = find_origin(self.model, x)
         raise NonFiniteLossError(
