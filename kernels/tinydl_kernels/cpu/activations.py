@@ -102,7 +102,7 @@ _EXP, _LOG, _ERF = _loops("exp"), _loops("log"), _loops("erf")
 
 
 def exp(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """e^x, within 1 ulp of the true value."""
+    """e^x, within 1.05 units in the last place of the true value."""
     check_floats("exp", x=x)
     return _EXP("exp", x, (), out, 1.0)
 
