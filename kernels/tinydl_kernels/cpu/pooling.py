@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import prange
 
 from ..windows import PoolGeometry, pool_geometry
 from ._jit import jit
-from ._passes import PARALLEL_SIZE, check_floats, check_out, check_shape
+from ._passes import Pass, check_floats, check_out, check_shape
 
 # --- loops ------------------------------------------------------------------------------------------
 # `window` = (height, width, row stride, column stride, top padding, left padding).
@@ -95,52 +95,27 @@ def _avg_grad_image(grad, window, dx):
                         dx[h, w, c] += share * grad[i, j, c]
 
 
-@jit
-def _max_serial(x, window, y, argmax):
-    for n in range(len(x)):
-        _max_image(x[n], window, y[n], argmax[n])
-
-
-@jit(parallel=True)
-def _max_threaded(x, window, y, argmax):
+def _max(x, window, y, argmax):
     for n in prange(len(x)):
         _max_image(x[n], window, y[n], argmax[n])
 
 
-@jit
-def _max_grad_serial(grad, argmax, dx):
-    for n in range(len(grad)):
-        _max_grad_image(grad[n], argmax[n], dx[n])
-
-
-@jit(parallel=True)
-def _max_grad_threaded(grad, argmax, dx):
+def _max_grad(grad, argmax, dx):
     for n in prange(len(grad)):
         _max_grad_image(grad[n], argmax[n], dx[n])
 
 
-@jit
-def _avg_serial(x, window, y):
-    for n in range(len(x)):
-        _avg_image(x[n], window, y[n])
-
-
-@jit(parallel=True)
-def _avg_threaded(x, window, y):
+def _avg(x, window, y):
     for n in prange(len(x)):
         _avg_image(x[n], window, y[n])
 
 
-@jit
-def _avg_grad_serial(grad, window, dx):
-    for n in range(len(grad)):
-        _avg_grad_image(grad[n], window, dx[n])
-
-
-@jit(parallel=True)
-def _avg_grad_threaded(grad, window, dx):
+def _avg_grad(grad, window, dx):
     for n in prange(len(grad)):
         _avg_grad_image(grad[n], window, dx[n])
+
+
+_MAX, _MAX_GRAD, _AVG, _AVG_GRAD = Pass(_max), Pass(_max_grad), Pass(_avg), Pass(_avg_grad)
 
 
 # --- kernels ----------------------------------------------------------------------------------------
@@ -154,8 +129,7 @@ def max_pool2d(
     g = pool_geometry(x.shape, pool_size, strides, padding)
     y = np.empty(g.output_shape, x.dtype)
     argmax = np.empty(g.output_shape, np.int32)
-    run = _max_threaded if _use_threads(x) else _max_serial
-    run(np.ascontiguousarray(x), _window(g), y, argmax)
+    _MAX(x.size, np.ascontiguousarray(x), _window(g), y, argmax)
     return y, argmax
 
 
@@ -178,8 +152,7 @@ def max_pool2d_grad(
         raise ValueError(f"{name}: grad {grad.shape} does not fit an input of shape {input_shape}")
     batch, height, width, channels = input_shape
     dx = np.zeros((batch, height * width, channels), grad.dtype)
-    run = _max_grad_threaded if _use_threads(dx) else _max_grad_serial
-    run(np.ascontiguousarray(grad), np.ascontiguousarray(argmax), dx)
+    _MAX_GRAD(dx.size, np.ascontiguousarray(grad), np.ascontiguousarray(argmax), dx)
     return _give(name, dx.reshape(input_shape), out)
 
 
@@ -190,8 +163,7 @@ def avg_pool2d(
     check_floats("avg_pool2d", x=x)
     g = pool_geometry(x.shape, pool_size, strides, padding)
     y = np.empty(g.output_shape, x.dtype)
-    run = _avg_threaded if _use_threads(x) else _avg_serial
-    run(np.ascontiguousarray(x), _window(g), y)
+    _AVG(x.size, np.ascontiguousarray(x), _window(g), y)
     return y
 
 
@@ -210,18 +182,13 @@ def avg_pool2d_grad(
     g = pool_geometry(input_shape, pool_size, strides, padding)
     check_shape(name, "grad", grad, g.output_shape)
     dx = np.zeros(g.input_shape, grad.dtype)
-    run = _avg_grad_threaded if _use_threads(dx) else _avg_grad_serial
-    run(np.ascontiguousarray(grad), _window(g), dx)
+    _AVG_GRAD(dx.size, np.ascontiguousarray(grad), _window(g), dx)
     return _give(name, dx, out)
 
 
 def _window(g: PoolGeometry) -> tuple[int, int, int, int, int, int]:
     (top, _), (left, _) = g.padding
     return (*g.size, *g.strides, top, left)
-
-
-def _use_threads(x: np.ndarray) -> bool:
-    return x.size >= PARALLEL_SIZE and get_num_threads() > 1
 
 
 def _give(name: str, result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
