@@ -47,13 +47,14 @@ $(READY): pyproject.toml setup.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[mpi]' || echo "no MPI for this machine: one process only"
 	touch $@
 
-# Nothing but mpi4py and the MPI; all else is read from the main environment. No wheel here: those tests are skipped.
+# Nothing but mpi4py and the MPI; all else is read from the main environment. Where they cannot be had, those tests are
+# skipped, and the next `make test` tries again.
 .venv-%/.ready: $(READY)
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet mpi4py $* || echo "no $* for this machine: tests with it are skipped"
-	$(VENV)/bin/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_paths()['purelib'])" \
-		> $$(.venv-$*/bin/python -c "import sysconfig as s; print(s.get_paths()['purelib'])")/main.pth
-	touch $@
+	@if .venv-$*/bin/python -m pip install --quiet mpi4py $*; then \
+		$(VENV)/bin/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_paths()['purelib'])" \
+			> "$$(.venv-$*/bin/python -c "import sysconfig as s; print(s.get_paths()['purelib'])")/main.pth" && touch $@; \
+	else echo "no $* for this machine: tests with it are skipped"; fi
 
 $(PEERS)/.ready: pyproject.toml setup.py
 	$(PYTHON) -m venv $(PEERS)
