@@ -88,7 +88,7 @@ def _part_of_bias(fields, k, workspace):
     return advance(pointer(workspace, address), k if address != 0 else 0)
 
 
-def _make_kernel(multiply: Callable) -> dict[str, NativeKernel]:
+def _make_kernel(multiply: Callable) -> dict[np.dtype, NativeKernel]:
     def correlate(fields, workspace):
         """The blocks FIRST ... LAST - 1; for the fields see `conv_blocks`."""
         last_size = (0, 0, 0)
@@ -105,11 +105,11 @@ def _make_kernel(multiply: Callable) -> dict[str, NativeKernel]:
     return compile_for_both(correlate)
 
 
-def compile_for_both(kernel: Callable) -> dict[str, NativeKernel]:
+def compile_for_both(kernel: Callable) -> dict[np.dtype, NativeKernel]:
     """The kernel for each element type; compiled when its address is first asked for."""
     table = types.CPointer(types.int64)
     return {
-        str(element): native(types.int64(table, types.CPointer(element)))(kernel)
+        np.dtype(str(element)): native(types.int64(table, types.CPointer(element)))(kernel)
         for element in (types.float32, types.float64)
     }
 

@@ -7,7 +7,6 @@ the addresses. So the kernels are compiled once for an element type, whatever th
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +76,6 @@ def _parts(total: int, largest: int) -> int:
     return -(-total // max(1, count))
 
 
-@functools.lru_cache(maxsize=512)
 def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwise: bool) -> Layout:
     """Fields for the correlation. `places` are the steps, in elements, from image to image, row to
     row and column to column of the array that belongs to the positions."""

@@ -1,16 +1,21 @@
 """The three passes of a dense or depthwise convolution, as calls of the two kernels.
 
-Arrays come checked, contiguous and not empty; see `convolution`.
+Arrays come checked, contiguous and not empty; see `convolution`. What a geometry asks for is worked
+out once and remembered: the kernels' fields except for the addresses. A small layer takes no longer
+than a few Python statements, so there are few.
 """
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import numpy as np
 
 from ..windows import ConvGeometry
-from . import conv_apply, conv_plan, conv_weight
+from . import conv_apply, conv_plan, conv_scatter, conv_weight
 from . import conv_blocks as f
-from .conv_blocks import Correlation, Layout, layout
+from .conv_blocks import Correlation, layout
 from .conv_run import (
     columns_at_a_time,
     equal_shares,
@@ -28,6 +33,21 @@ CHUNKS = 16
 CHUNK_BYTES = 2 << 20
 
 
+class Call(NamedTuple):
+    """One call of the kernel of `conv_apply`."""
+
+    fields: np.ndarray  # all but the addresses
+    blocks: int
+    workspace: int  # bytes
+    work: int  # multiply-adds
+    column: int  # the first column of the result, and so the first bias
+    # Dense: the weight of tap t, channel c, column k is w[taps[t] + c * inner[1] + k * columns[1]],
+    # for c < inner[0] and k < columns[0]. Depthwise: the taps in their order.
+    taps: np.ndarray
+    inner: tuple[int, int]
+    columns: tuple[int, int]
+
+
 def is_depthwise(g: ConvGeometry) -> bool:
     return g.groups == g.channels == g.filters and g.groups > 1
 
@@ -41,17 +61,7 @@ def forward(
     y: np.ndarray,
 ) -> None:
     """y = f(conv2d(x, w) + bias), with f(z) = z for z >= 0 and slope * z below."""
-    correlation = conv_plan.forward(g)
-    places = (g.out_height * g.out_width * g.filters, g.out_width * g.filters, g.filters)
-    task = _Task(correlation, places, x, y, bias, slope)
-    if is_depthwise(g):
-        task.run_depthwise(w.reshape(-1, g.channels), 0)
-        return
-    inner, filters = g.channels // g.groups, g.filters // g.groups
-    taps = np.arange(g.kernel[0] * g.kernel[1]) * (inner * g.filters)
-    for group in range(g.groups):
-        first = group * filters
-        task.run_dense(w, taps + first, (inner, g.filters), (filters, 1), group * inner, 0, first)
+    _apply(g, _forward_calls(g, x.itemsize), x, w, bias, slope, y)
 
 
 def grad_input(
@@ -63,91 +73,175 @@ def grad_input(
     dx: np.ndarray,
 ) -> None:
     """dx = f(gradient of conv2d's input + bias); bias and f serve the transposed convolution."""
+    calls = _grad_input_calls(g, grad.itemsize, bias is None and slope == 1)
+    if calls:
+        _apply(g, calls, grad, w, bias, slope, dx)
+    else:
+        conv_scatter.grad_input(g, grad, w, dx)
+
+
+def _apply(
+    g: ConvGeometry,
+    calls: tuple[Call, ...],
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    slope: float,
+    y: np.ndarray,
+) -> None:
+    depthwise = is_depthwise(g)
+    kernel = (conv_apply.DEPTHWISE if depthwise else conv_apply.DENSE)[x.dtype]
+    addresses = x.ctypes.data, y.ctypes.data, 0 if bias is None else bias.ctypes.data
+    for call in calls:
+        if depthwise:
+            weights = _whole_vectors(w.reshape(-1, g.channels)[call.taps])
+        else:
+            weights = pack_weights(w, call.taps, call.inner, call.columns)
+        fields = call.fields.copy()
+        fields[f.X], fields[f.C], fields[f.BIAS] = addresses
+        fields[f.B], fields[f.SLOPE] = weights.ctypes.data, np.float64(slope).view(np.int64)
+        if bias is not None:
+            fields[f.BIAS] += call.column * x.itemsize
+        shares = equal_shares(call.blocks, threads_for(call.work))
+        run(kernel, fields, shares, f.FIRST, call.workspace)
+
+
+def _whole_vectors(w: np.ndarray) -> np.ndarray:
+    """Zeros behind each row up to a whole number of vectors."""
+    lanes = vector_lanes(w.dtype)
+    padded = np.zeros((w.shape[0], -(-w.shape[1] // lanes) * lanes), w.dtype)
+    padded[:, : w.shape[1]] = w
+    return padded
+
+
+@functools.lru_cache(maxsize=512)
+def _forward_calls(g: ConvGeometry, itemsize: int) -> tuple[Call, ...]:
+    correlation = conv_plan.forward(g)
+    places = (g.out_height * g.out_width * g.filters, g.out_width * g.filters, g.filters)
+    taps = np.arange(g.kernel[0] * g.kernel[1])
+    if is_depthwise(g):
+        return (_depthwise_call(g, correlation, places, 0, taps, itemsize),)
+    inner, filters = g.channels // g.groups, g.filters // g.groups
+    calls = []
+    for group in range(g.groups):
+        calls += _dense_calls(
+            correlation, places, 0, group * filters, group * inner, itemsize,
+            taps * (inner * g.filters) + group * filters, (inner, g.filters), (filters, 1),
+        )  # fmt: skip
+    return tuple(calls)
+
+
+@functools.lru_cache(maxsize=512)
+def _grad_input_calls(g: ConvGeometry, itemsize: int, may_scatter: bool) -> tuple[Call, ...]:
+    """None, if `conv_scatter` is the better way."""
+    if may_scatter and conv_scatter.pays(g, itemsize):
+        return ()
     row, column = g.width * g.channels, g.channels
     places = (g.height * row, g.strides[0] * row, g.strides[1] * column)
     inner, channels = g.filters // g.groups, g.channels // g.groups
+    calls = []
     for phase in conv_plan.grad_input(g):
         start = phase.start[0] * row + phase.start[1] * column
-        task = _Task(phase.correlation, places, grad, dx, bias, slope)
         if is_depthwise(g):
-            task.run_depthwise(w.reshape(-1, g.channels)[phase.taps], start)
+            calls.append(_depthwise_call(g, phase.correlation, places, start, phase.taps, itemsize))
             continue
-        taps = phase.taps * (channels * g.filters)
         for group in range(g.groups):
-            task.run_dense(
-                w, taps + group * inner, (inner, 1), (channels, g.filters),
-                group * inner, start, group * channels,
+            taps = phase.taps * (channels * g.filters) + group * inner
+            calls += _dense_calls(
+                phase.correlation, places, start, group * channels, group * inner, itemsize,
+                taps, (inner, 1), (channels, g.filters),
             )  # fmt: skip
+    return tuple(calls)
 
 
-class _Task:
-    """A correlation of x that is written to y; `places` are the steps of its positions in y."""
+def _dense_calls(
+    correlation: Correlation,
+    places: tuple[int, int, int],
+    start: int,
+    column: int,
+    channel: int,
+    itemsize: int,
+    taps: np.ndarray,
+    inner: tuple[int, int],
+    columns: tuple[int, int],
+) -> list[Call]:
+    """One group, whose x begins at `channel` and whose results go to the columns from `column` on of
+    positions that begin at `start`; as many columns at a time as packed weights have room for."""
+    plan = layout(correlation, places, itemsize, False)
+    at_a_time = columns_at_a_time(len(taps) * inner[0], itemsize)
+    positions = correlation.images * correlation.size[0] * correlation.size[1]
+    calls = []
+    for first in range(0, columns[0], at_a_time):
+        count = min(at_a_time, columns[0] - first)
+        fields = plan.fields.copy()
+        fields[f.X_CHANNEL], fields[f.COLUMNS] = channel, count
+        fields[f.PLACE] = start + column + first
+        work = positions * len(taps) * inner[0] * count
+        weights = (taps + first * columns[1], inner, (count, columns[1]))
+        sizes = (plan.blocks, plan.window * itemsize, work, column + first)
+        calls.append(Call(fields, *sizes, *weights))
+    return calls
 
-    def __init__(
-        self,
-        correlation: Correlation,
-        places: tuple[int, int, int],
-        x: np.ndarray,
-        y: np.ndarray,
-        bias: np.ndarray | None,
-        slope: float,
-    ) -> None:
-        self.correlation = correlation
-        self.places = places
-        self.dtype = x.dtype
-        self.bias = 0 if bias is None else bias.ctypes.data
-        self.fields = {
-            f.X: x.ctypes.data,
-            f.C: y.ctypes.data,
-            f.SLOPE: np.float64(slope).view(np.int64),
-        }
 
-    def run_dense(
-        self,
-        w: np.ndarray,
-        taps: np.ndarray,
-        inner: tuple[int, int],
-        columns: tuple[int, int],
-        channel: int,
-        start: int,
-        column: int,
-    ) -> None:
-        """One group, whose x begins at `channel`. The element of w for tap t, the group's channel c
-        of x and its column k of y lies at taps[t] + c * inner[1] + k * columns[1]. The results go to
-        the columns of y from `column` on, of positions that begin at `start`."""
-        size = self.dtype.itemsize
-        plan = layout(self.correlation, self.places, size, False)
-        at_a_time = columns_at_a_time(len(taps) * inner[0], self.dtype)
-        shares = self._shares(plan, len(taps) * inner[0] * columns[0])
-        for first in range(0, columns[0], at_a_time):
-            count = min(at_a_time, columns[0] - first)
-            panels = pack_weights(w, taps + first * columns[1], inner, (count, columns[1]))
-            fields = {
-                **self.fields,
-                f.X_CHANNEL: channel,
-                f.B: panels.ctypes.data,
-                f.COLUMNS: count,
-                f.PLACE: start + column + first,
-                f.BIAS: self.bias and self.bias + (column + first) * size,
-            }
-            kernel = conv_apply.DENSE[self.dtype.name]
-            run(kernel, plan, fields, shares, f.FIRST, plan.window * size)
+def _depthwise_call(
+    g: ConvGeometry,
+    correlation: Correlation,
+    places: tuple[int, int, int],
+    start: int,
+    taps: np.ndarray,
+    itemsize: int,
+) -> Call:
+    """All channels of the positions that begin at `start`."""
+    correlation = correlation._replace(channels=g.channels, filters=g.channels)
+    plan = layout(correlation, places, itemsize, True)
+    plan.fields[f.PLACE] = start
+    work = g.batch * correlation.size[0] * correlation.size[1] * len(taps) * g.channels
+    nothing = (0, 0)
+    return Call(plan.fields, plan.blocks, plan.window * itemsize, work, 0, taps, nothing, nothing)
 
-    def run_depthwise(self, w: np.ndarray, start: int) -> None:
-        """All channels; w: (taps, C)."""
-        size, lanes = self.dtype.itemsize, vector_lanes(self.dtype)
-        taps, channels = w.shape
-        correlation = self.correlation._replace(channels=channels, filters=channels)
-        plan = layout(correlation, self.places, size, True)
-        padded = np.zeros((taps, -(-channels // lanes) * lanes), self.dtype)
-        padded[:, :channels] = w
-        fields = {**self.fields, f.B: padded.ctypes.data, f.PLACE: start, f.BIAS: self.bias}
-        kernel = conv_apply.DEPTHWISE[self.dtype.name]
-        run(kernel, plan, fields, self._shares(plan, w.size), f.FIRST, plan.window * size)
 
-    def _shares(self, plan: Layout, work_per_position: int) -> list[tuple[int, int]]:
-        images, (height, width) = self.correlation.images, self.correlation.size
-        return equal_shares(plan.blocks, threads_for(images * height * width * work_per_position))
+class WeightPlan(NamedTuple):
+    """How the weight gradient is computed."""
+
+    fields: np.ndarray  # all but the addresses
+    workspace: int  # bytes
+    work: int  # multiply-adds
+    groups: int
+    channels: int  # of one group
+    filters: int
+    taps: int  # times channels, in one group
+    chunks: int
+
+
+@functools.lru_cache(maxsize=512)
+def _weight_plan(g: ConvGeometry, itemsize: int) -> WeightPlan:
+    correlation, groups, depthwise = conv_plan.forward(g), g.groups, is_depthwise(g)
+    if depthwise:
+        correlation, groups = correlation._replace(channels=g.channels, filters=g.channels), 1
+    places = (g.out_height * g.out_width * g.filters, g.out_width * g.filters, g.filters)
+    plan = layout(correlation, places, itemsize, depthwise)
+    fields, filters = plan.fields, correlation.filters
+    taps = int(fields[f.TAPS])
+    images = _images_of_chunk(g.batch, int(fields[f.BLOCK_IMAGES]), taps, filters, itemsize)
+    chunks = -(-g.batch // images)
+    fields[f.CHUNK_IMAGES], fields[f.CHUNK_SIZE] = images, taps * filters
+    fields[f.ROW_STEP] = filters if chunks > 1 else g.filters
+    fields[f.FIRST], fields[f.LAST] = 0, chunks
+    fields[f.ROW_FIRST], fields[f.ROW_LAST] = 0, taps
+    panel = plan.positions * VECTORS * vector_lanes(np.dtype(f"f{itemsize}"))
+    work = g.batch * g.out_height * g.out_width * taps * filters
+    return WeightPlan(
+        fields, (plan.window + panel) * itemsize, work, groups, correlation.channels, filters,
+        taps, chunks,
+    )  # fmt: skip
+
+
+def _images_of_chunk(batch: int, block: int, taps: int, filters: int, itemsize: int) -> int:
+    """All images, or a share of them if there are too few taps to divide the work by."""
+    is_large = CHUNKS * taps * filters * itemsize > CHUNK_BYTES
+    if is_large or -(-taps // WIDE_HEIGHTS[0]) >= CHUNKS:
+        return batch
+    return -(-batch // CHUNKS // block) * block
 
 
 def grad_weight(
@@ -159,47 +253,30 @@ def grad_weight(
     bias_grad: np.ndarray | None,
 ) -> None:
     """dw (+)= gradient of conv2d's weights; bias_grad += gradient of its bias."""
-    correlation, dtype, groups = conv_plan.forward(g), x.dtype, g.groups
-    depthwise = is_depthwise(g)
-    if depthwise:
-        correlation, groups = correlation._replace(channels=g.channels, filters=g.channels), 1
-    places = (g.out_height * g.out_width * g.filters, g.out_width * g.filters, g.filters)
-    plan = layout(correlation, places, dtype.itemsize, depthwise)
-    taps, filters = int(plan.fields[f.TAPS]), correlation.filters
-    images = _images_of_chunk(g.batch, int(plan.fields[f.BLOCK_IMAGES]), taps, filters, dtype)
-    chunks = -(-g.batch // images)
-    threads = threads_for(g.batch * g.out_height * g.out_width * taps * filters)
-    if chunks > 1:
-        shares, share_at = equal_shares(chunks, threads), f.FIRST
-        fields = {f.ROW_FIRST: 0, f.ROW_LAST: taps, f.ROW_STEP: filters}
+    plan, dtype = _weight_plan(g, x.itemsize), x.dtype
+    kernel = (conv_weight.DEPTHWISE if is_depthwise(g) else conv_weight.DENSE)[dtype]
+    fields, threads = plan.fields.copy(), threads_for(plan.work)
+    fields[f.X], fields[f.B] = x.ctypes.data, grad.ctypes.data
+    if plan.chunks > 1:
+        shares, share_at = equal_shares(plan.chunks, threads), f.FIRST
+        parts = np.empty((plan.chunks, plan.taps, plan.filters), dtype)
+        fields[f.C] = parts.ctypes.data
     else:
-        shares, share_at = equal_shares(taps, threads, WIDE_HEIGHTS[0]), f.ROW_FIRST
-        fields = {f.FIRST: 0, f.LAST: 1, f.ROW_STEP: g.filters, f.ACCUMULATE: accumulate}
-    fields |= {f.X: x.ctypes.data, f.B: grad.ctypes.data, f.CHUNK_IMAGES: images}
-    fields[f.CHUNK_SIZE] = taps * filters
-    panel = plan.positions * VECTORS * vector_lanes(dtype)
-    kernel = (conv_weight.DEPTHWISE if depthwise else conv_weight.DENSE)[dtype.name]
-    for group in range(groups):
-        first = group * filters
-        fields[f.X_CHANNEL], fields[f.PLACE] = group * correlation.channels, first
-        parts = np.empty((chunks if chunks > 1 else 0, taps, filters), dtype)
-        fields[f.C] = parts.ctypes.data if chunks > 1 else dw.ctypes.data + first * dtype.itemsize
-        sums = np.zeros((chunks, filters), dtype)
-        fields[f.SUMS] = 0 if bias_grad is None else sums.ctypes.data
-        run(kernel, plan, fields, shares, share_at, (plan.window + panel) * dtype.itemsize)
+        shares, share_at = equal_shares(plan.taps, threads, WIDE_HEIGHTS[0]), f.ROW_FIRST
+        fields[f.C], fields[f.ACCUMULATE] = dw.ctypes.data, accumulate
+    for group in range(plan.groups):
+        columns = slice(group * plan.filters, (group + 1) * plan.filters)
+        fields[f.X_CHANNEL], fields[f.PLACE] = group * plan.channels, columns.start
+        if bias_grad is not None:
+            sums = np.zeros((plan.chunks, plan.filters), dtype)
+            fields[f.SUMS] = sums.ctypes.data
+        run(kernel, fields, shares, share_at, plan.workspace)
         # Added in the order of the batch, so that the number of threads makes no difference.
-        columns = slice(first, first + filters)
-        if chunks > 1:
+        if plan.chunks > 1:
             total = np.add.reduce(parts, axis=0)
-            target = dw.reshape(taps, g.filters)[:, columns]
+            target = dw.reshape(plan.taps, g.filters)[:, columns]
             target[...] = target + total if accumulate else total
+        else:
+            fields[f.C] += plan.filters * dtype.itemsize
         if bias_grad is not None:
             bias_grad[columns] += np.add.reduce(sums, axis=0)
-
-
-def _images_of_chunk(batch: int, block: int, taps: int, filters: int, dtype: np.dtype) -> int:
-    """All images, or a share of them if there are too few taps to divide the work by."""
-    is_large = CHUNKS * taps * filters * dtype.itemsize > CHUNK_BYTES
-    if is_large or -(-taps // WIDE_HEIGHTS[0]) >= CHUNKS:
-        return batch
-    return -(-batch // CHUNKS // block) * block

@@ -17,7 +17,6 @@ section 4, describe the zeros that this avoids).
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +33,6 @@ class Phase(NamedTuple):
     taps: np.ndarray  # r * S + s of each tap
 
 
-@functools.lru_cache(maxsize=512)
 def forward(g: ConvGeometry) -> Correlation:
     """The forward pass of one group; the gradient with respect to the weights has the same taps."""
     rows = [r * g.dilation[0] - g.padding[0][0] for r in range(g.kernel[0])]
@@ -52,7 +50,6 @@ def forward(g: ConvGeometry) -> Correlation:
     )
 
 
-@functools.lru_cache(maxsize=512)
 def grad_input(g: ConvGeometry) -> tuple[Phase, ...]:
     """The gradient with respect to the input of one group."""
     phases = []

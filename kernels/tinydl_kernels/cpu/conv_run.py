@@ -10,7 +10,6 @@ import numpy as np
 from numba import get_num_threads, prange
 
 from ._jit import NativeKernel, jit
-from .conv_blocks import Layout
 from .matmul_packing import pack_b
 from .matmul_tile import VECTORS
 from .simd import advance, call_native, pointer
@@ -21,6 +20,9 @@ PARALLEL_WORK = 1 << 21
 
 # Packed weights of this size are made at a time: with the window they fit into the caches.
 PANEL_BYTES = 2 << 20
+
+
+_VECTOR_BYTES = vector_bytes()
 
 
 class _Memory(threading.local):
@@ -49,13 +51,13 @@ memory = _Memory()
 
 
 def vector_lanes(dtype: np.dtype) -> int:
-    return vector_bytes() // dtype.itemsize
+    return _VECTOR_BYTES // dtype.itemsize
 
 
-def columns_at_a_time(taps: int, dtype: np.dtype) -> int:
+def columns_at_a_time(taps: int, itemsize: int) -> int:
     """How many columns of a weight matrix of `taps` rows are packed at a time."""
-    width = VECTORS * vector_lanes(dtype)
-    return max(1, PANEL_BYTES // (max(1, taps) * dtype.itemsize * width)) * width
+    width = VECTORS * _VECTOR_BYTES // itemsize
+    return max(1, PANEL_BYTES // (max(1, taps) * itemsize * width)) * width
 
 
 def pack_weights(
@@ -63,7 +65,8 @@ def pack_weights(
 ) -> np.ndarray:
     """The matrix b[(t, c), k] = w[offsets[t] + c * inner[1] + k * columns[1]] in panels, for
     c < inner[0] and k < columns[0]."""
-    width, lanes = VECTORS * vector_lanes(w.dtype), vector_lanes(w.dtype)
+    lanes = vector_lanes(w.dtype)
+    width = VECTORS * lanes
     taps = len(offsets) * inner[0]
     panels = memory.weights(-(-columns[0] // width) * width * taps + (lanes + 1) * width, w.dtype)
     _pack(w.ctypes.data, offsets, *inner, *columns, width, panels)
@@ -81,22 +84,21 @@ def _pack(w, offsets, inner, inner_step, columns, column_step, width, panels):
 
 def run(
     kernel: NativeKernel,
-    layout: Layout,
-    addresses: dict[int, int],
+    fields: np.ndarray,
     shares: Sequence[tuple[int, int]],
     share_at: int,
     workspace_bytes: int,
 ) -> None:
-    """Run the kernel with the fields of `layout`, filled in with `addresses`, one thread for each of
-    the `shares`: (first, last) for the fields from `share_at` on."""
-    fields = np.empty((len(shares), layout.fields.size), np.int64)
-    fields[:] = layout.fields
-    for field, value in addresses.items():
-        fields[:, field] = value
-    fields[:, share_at : share_at + 2] = shares
-    workspaces = memory.rows(len(shares), workspace_bytes)
-    start = _start_serial if len(shares) == 1 else _start_parallel
-    start(kernel.address, fields, workspaces)
+    """Run the kernel in one thread for each of the `shares`: (first, last), which it gets as the
+    fields from `share_at` on. All else in `fields` is the same for every thread."""
+    if len(shares) == 1:
+        fields[share_at], fields[share_at + 1] = shares[0]
+        _start_serial(kernel.address, fields, memory.rows(1, workspace_bytes))
+    else:
+        table = np.empty((len(shares), fields.size), np.int64)
+        table[:] = fields
+        table[:, share_at : share_at + 2] = shares
+        _start_parallel(kernel.address, table, memory.rows(len(shares), workspace_bytes))
 
 
 def threads_for(work: int) -> int:
@@ -105,6 +107,8 @@ def threads_for(work: int) -> int:
 
 def equal_shares(count: int, parts: int, unit: int = 1) -> list[tuple[int, int]]:
     """Cut range(count) into at most `parts` runs whose lengths are multiples of `unit`."""
+    if parts == 1:
+        return [(0, count)]
     units = -(-count // unit)
     parts = max(1, min(parts, units))
     cuts = [min(count, units * i // parts * unit) for i in range(parts + 1)]
@@ -113,7 +117,7 @@ def equal_shares(count: int, parts: int, unit: int = 1) -> list[tuple[int, int]]
 
 @jit
 def _start_serial(kernel, fields, workspaces):
-    call_native(kernel, fields[0].ctypes.data, workspaces[0].ctypes.data)
+    call_native(kernel, fields.ctypes.data, workspaces.ctypes.data)
 
 
 @jit(parallel=True)

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from . import conv_blocks as f
 from ._jit import NativeKernel, jit
 from .conv_apply import compile_for_both, window_of
@@ -65,7 +67,7 @@ def _panel_of(fields, grad, k, n, positions, is_last, panel):
     return panel, width
 
 
-def _make_kernel(multiply: Callable) -> dict[str, NativeKernel]:
+def _make_kernel(multiply: Callable) -> dict[np.dtype, NativeKernel]:
     def weigh(fields, workspace):
         """Rows ROW_FIRST ... ROW_LAST - 1 of chunks FIRST ... LAST - 1; see `conv_blocks`."""
         rows = fields[f.ROW_FIRST], fields[f.ROW_LAST]
