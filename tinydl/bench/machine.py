@@ -16,6 +16,8 @@ def describe_machine() -> dict[str, Any]:
     """Plain data for results files. Looks at Numba, so it takes half a second."""
     from tinydl_kernels.cpu import describe_target
 
+    target = describe_target()
+    target.pop("cache_folder")  # says nothing about speed, and names a user
     return {
         "processor": processor_name(),
         "cores": usable_cores(),
@@ -24,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := version(name))},
-        "target": describe_target(),
+        "target": target,
     }
 
 
