@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -138,6 +142,15 @@ def test_sizes_of_zero(shape):
     np.testing.assert_array_equal(sums, np.full(n, 1 + k))
 
 
+def test_sizes_that_no_memory_has():
+    """Views that repeat one number may be as long as integers go; their products of sizes are not."""
+    long = np.broadcast_to(np.ones(1), (2**56, 5))
+    assert matmul(long, np.ones((5, 0))).shape == (2**56, 0)
+    assert matmul(np.ones((0, 2**56)), np.broadcast_to(np.ones(1), (2**56, 3))).shape == (0, 3)
+    with pytest.raises((ValueError, MemoryError)):
+        matmul(long, np.ones((5, 2**8)))
+
+
 shapes_of_stacks = [
     ((4,), (4,)),
     ((3, 4), (4,)),
@@ -156,7 +169,8 @@ shapes_of_stacks = [
 
 
 @pytest.mark.parametrize(("shape_a", "shape_b"), shapes_of_stacks)
-def test_vectors_and_stacks_have_numpys_shapes(shape_a, shape_b, rng=np.random.default_rng(0)):  # noqa: B008
+def test_vectors_and_stacks_have_numpys_shapes(shape_a, shape_b):
+    rng = np.random.default_rng(0)
     a, b = rng.standard_normal(shape_a), rng.standard_normal(shape_b)
     expected = np.matmul(a, b)
     result = matmul(a, b)
@@ -247,6 +261,28 @@ def test_two_python_threads_at_once():
         results = list(pool.map(lambda pair: matmul(*pair), pairs))
     for (a, b), result in zip(pairs, results, strict=True):
         np.testing.assert_allclose(result, a @ b, atol=1e-12)
+
+
+WITHOUT_OPENMP = """
+import os
+import numpy as np
+from concurrent.futures import ThreadPoolExecutor
+from tinydl_kernels import matmul
+x = np.ones((160, 160), np.float32)
+with ThreadPoolExecutor(4) as pool:
+    results = list(pool.map(lambda _: matmul(x, x), range(200)))
+assert all((result == 160).all() for result in results)
+import numba
+assert numba.threading_layer() == "workqueue"
+"""
+
+
+def test_two_python_threads_without_openmp():
+    """Numba's own thread pool ends the process when it is entered twice."""
+    environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", WITHOUT_OPENMP]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 ONES = np.ones((3, 4), np.float32)

@@ -6,7 +6,7 @@
 
 from typing import Any
 
-from .._table import MODULE_OF, lazy_module
+from .._table import lazy_module
 
 _kernel, _names = lazy_module(__name__)
 _ABOUT = ("describe_target", "warmup")
@@ -17,15 +17,7 @@ def __getattr__(name: str) -> Any:
         from . import about
 
         return getattr(about, name)
-    try:
-        return _kernel(name)
-    except ModuleNotFoundError as error:
-        # Until its kernel is written, a name stands for its definition.
-        if error.name != f"{__name__}.{MODULE_OF[name]}":
-            raise
-        from .. import reference
-
-        return getattr(reference, name)
+    return _kernel(name)
 
 
 def __dir__() -> list[str]:

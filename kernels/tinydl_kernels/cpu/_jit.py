@@ -27,6 +27,7 @@ import os
 import pickle
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,30 @@ def jit(
     folder = cache_folder()
     if cache and folder is not None and not config.DISABLE_JIT:
         dispatcher._cache = KernelCache(function, folder)
-    return dispatcher
+    return OneAtATime(dispatcher) if parallel else dispatcher
+
+
+class OneAtATime:
+    """A parallel kernel, called from Python only, that two Python threads may call at once.
+
+    Of the layers under which Numba runs its threads, `workqueue` (used where there is neither OpenMP
+    nor TBB) ends the whole process when that happens. Which one is in use is known only after the
+    first call, so until then, and with that layer always, calls wait for each other.
+    """
+
+    _lock = threading.Lock()
+    _may_overlap = False
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+
+    def __call__(self, *arguments: Any) -> Any:
+        if OneAtATime._may_overlap:
+            return self.dispatcher(*arguments)
+        with self._lock:
+            result = self.dispatcher(*arguments)
+            OneAtATime._may_overlap = numba.threading_layer() != "workqueue"
+        return result
 
 
 def native(signature: Any) -> Callable[[Callable], NativeKernel]:

@@ -49,6 +49,9 @@ def start(fields, workspace):
     status = check(fields, size)
     if status != DONE:
         return status
+    has_sums = fields[BIAS_GRAD + 1] != 0
+    if fields[C + 2] == 0 or (fields[C + 1] == 0 and not has_sums):
+        return DONE
     chosen, is_transposed = choose(fields, size, VECTORS * lanes(workspace), lanes(workspace))
     fields[CHOSEN], fields[IS_TRANSPOSED] = chosen, is_transposed
     if fields[chosen] == 0:
