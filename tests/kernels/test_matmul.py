@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinydl_kernels import matmul, reference
-from tinydl_kernels.cpu import linear
+from tinydl_kernels.cpu import matmul_threads
 
 TYPES = ("float32", "float64")
 # Numbers that lie on either side of a tile, of a vector, and of the limits between the kernels.
@@ -231,7 +231,7 @@ def test_misaligned_views():
 )
 def test_any_number_of_threads(monkeypatch, threads, shape):
     """The parts into which large problems are cut fit together."""
-    monkeypatch.setattr(linear, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(matmul_threads, "get_num_threads", lambda: threads)
     rng = np.random.default_rng(3)
     m, k, n = shape
     x, b, bias = (rng.standard_normal(s).astype("f4") for s in ((k, m), (k, n), (n,)))
@@ -244,7 +244,7 @@ def test_any_number_of_threads(monkeypatch, threads, shape):
 
 @pytest.mark.parametrize("items", [2, 40])
 def test_stacks_on_several_threads(monkeypatch, items):
-    monkeypatch.setattr(linear, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(matmul_threads, "get_num_threads", lambda: 3)
     rng = np.random.default_rng(4)
     a = rng.standard_normal((items, 130, 64))
     b = rng.standard_normal((items, 64, 150))

@@ -1,4 +1,5 @@
-"""`matmul` for NumPy arrays: checks, memory and threads around the kernels of `matmul_core`.
+"""`matmul` for NumPy arrays: checks, memory and threads around the kernels of `matmul_blocked` and
+`matmul_skinny`.
 
 A small layer's product takes a microsecond or two, no longer than a few Python statements. So two
 matrices with everything in order are checked and multiplied by one compiled function; only when
@@ -10,13 +11,13 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-from numba import get_num_threads, prange
 
 from . import matmul_problem as problem
 from ._jit import jit
 from .matmul_blocked import BLOCKED_KERNELS, block_sizes, workspace_size
 from .matmul_problem import START
 from .matmul_skinny import INNER_KERNELS, NARROW_KERNELS, OUTER_KERNELS
+from .matmul_threads import PARALLEL_WORK, run
 from .matmul_tile import MR, VECTORS
 from .simd import call_native, is_writeable, record, recorded
 from .target import vector_bytes
@@ -26,17 +27,12 @@ from .target import vector_bytes
 _SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
 _PASSES = frozenset({"sigmoid", "tanh"})
 
-# Below this many multiply-adds, waking other threads takes longer than they save.
-_PARALLEL_WORK = float(1 << 21)
-
 _KERNELS = {
     problem.BLOCKED: BLOCKED_KERNELS,
     problem.OUTER: OUTER_KERNELS,
     problem.NARROW: NARROW_KERNELS,
     problem.INNER: INNER_KERNELS,
 }
-# Where a problem says M, K and N.
-_SIZES = (problem.A + 1, problem.A + 2, problem.B + 2)
 
 
 class _Plan:
@@ -44,14 +40,14 @@ class _Plan:
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
+        self.tile = (MR, VECTORS * vector_bytes() // dtype.itemsize)
         self.none = np.empty(0, dtype)
         self.fields = np.zeros(problem.FIELDS, np.int64)
         self.fields[[problem.KC, problem.NC]] = block_sizes(dtype.itemsize)
-        self.fields.view(np.float64)[problem.LIMIT] = _PARALLEL_WORK
+        self.fields.view(np.float64)[problem.LIMIT] = PARALLEL_WORK
         self.fields[problem.ENTRY] = START[dtype.name].address
-        self.address = (
-            self.fields.ctypes.data
-        )  # compiled code takes an integer sooner than an array
+        # The fields' own address: compiled code takes an integer sooner than an array.
+        self.address = self.fields.ctypes.data
         self.workspaces_for(1)
 
     def compile(self, field: int) -> None:
@@ -156,7 +152,7 @@ def _matmul_2d(plan, a, b, out, bias, bias_grad, *scalars) -> None:
 def _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> None:
     """Do what `start` found to be beyond it."""
     if status == problem.LARGE:
-        _run(plan, plan.fields[np.newaxis])
+        run(plan.fields[np.newaxis], plan.tile, plan.workspaces_for)
     elif status in _KERNELS:
         plan.compile(status)
         _matmul_2d(plan, a, b, out, bias, bias_grad, alpha, beta, slope)
@@ -217,7 +213,7 @@ def _matmul_stack(plan, a, b, out, bias, bias_grad, *scalars) -> None:
         return
     a, b = _straight(a), _straight(b)
     bias = plan.none if bias is None else np.ascontiguousarray(bias)
-    is_clear = out.flags.aligned and out.strides[2] == out.itemsize
+    is_clear = _straight(out) is out and out.strides[2] == out.itemsize
     if not is_clear or any(np.may_share_memory(out, other) for other in (a, b, bias)):
         fresh = out.copy()
         _matmul_stack(plan, a, b, fresh, bias if bias.size else None, None, *scalars)
@@ -238,33 +234,7 @@ def _matmul_stack(plan, a, b, out, bias, bias_grad, *scalars) -> None:
             plan.compile(status)
             problems[:, status] = plan.fields[status]
         problems[:, problem.CHOSEN :] = problems[0, problem.CHOSEN :]
-        _run(plan, problems)
-
-
-def _run(plan: _Plan, problems: np.ndarray) -> None:
-    """Carry out problems that `start` has checked, with all threads if that pays."""
-    kernel = problems[0, problems[0, problem.CHOSEN]]
-    rows, inner, columns = (int(problems[0, at]) for at in _SIZES)
-    work = float(len(problems)) * rows * inner * columns
-    threads = get_num_threads() if work > _PARALLEL_WORK else 1
-    if threads == 1:
-        _run_serial(kernel, problems, plan.workspaces)
-        return
-    tile = (MR, VECTORS * vector_bytes() // plan.dtype.itemsize)
-    grid = (1, 1) if len(problems) >= threads else _grid(threads, rows, columns, tile)
-    _run_parallel(kernel, problems, grid, tile, plan.workspaces_for(threads)[:threads])
-
-
-def _grid(threads: int, rows: int, columns: int, tile: tuple[int, int]) -> tuple[int, int]:
-    """How many parts to cut rows and columns into: the least work for the busiest thread, counted in
-    whole tiles, and with equal work the least packing, which is proportional to rows + columns."""
-
-    def cost(cuts: tuple[int, int]) -> tuple[int, int]:
-        height = -(-rows // tile[0] // cuts[0]) * tile[0]
-        width = -(-columns // tile[1] // cuts[1]) * tile[1]
-        return height * width, height + width
-
-    return min(((i, threads // i) for i in range(1, threads + 1) if threads % i == 0), key=cost)
+        run(problems, plan.tile, plan.workspaces_for)
 
 
 def warmup(dtype: str) -> None:
@@ -330,7 +300,8 @@ def _is_one_matrix(x: np.ndarray) -> bool:
 
 def _straight(x: np.ndarray) -> np.ndarray:
     """x, or a copy of it if its elements lie at fractions of an element's size."""
-    return x if x.flags.aligned else x.copy()
+    is_straight = x.flags.aligned and not any(stride % x.itemsize for stride in x.strides)
+    return x if is_straight else x.copy()
 
 
 def _shape_error(a, b, out, bias, bias_grad) -> ValueError:
@@ -378,51 +349,3 @@ def _start_product(fields, a, b, out, alpha, beta, slope):
 def _start(problems):
     kernel, workspace = problems[0, problem.ENTRY], problems[0, problem.WORKSPACE]
     return call_native(kernel, problems.ctypes.data, workspace)
-
-
-@jit
-def _run_serial(kernel, problems, workspaces):
-    for i in range(len(problems)):
-        call_native(kernel, problems[i].ctypes.data, workspaces.ctypes.data)
-
-
-@jit(parallel=True)
-def _run_parallel(kernel, problems, grid, tile, workspaces):
-    """Each problem is cut into a grid of parts; part p is done by thread p % threads."""
-    threads, cuts = len(workspaces), grid[0] * grid[1]
-    size = workspaces.itemsize
-    for thread in prange(threads):
-        for task in range(thread, len(problems) * cuts, threads):
-            part = problems[task // cuts].copy()
-            _cut_rows(part, task % cuts // grid[1], grid[0], tile[0])
-            _cut_columns(part, task % cuts % grid[1], grid[1], tile[1], size)
-            call_native(kernel, part.ctypes.data, workspaces[thread].ctypes.data)
-
-
-@jit(cache=False)
-def _cut_rows(fields, i, parts, unit):
-    first, end = _share(fields[problem.A + 1], i, parts, unit)
-    for matrix in (problem.A, problem.C):
-        fields[matrix] += first * fields[matrix + 3]
-        fields[matrix + 1] = end - first
-    if i > 0:  # the sums over b's columns are needed once
-        fields[problem.BIAS_GRAD + 1] = 0
-
-
-@jit(cache=False)
-def _cut_columns(fields, j, parts, unit, size):
-    first, end = _share(fields[problem.B + 2], j, parts, unit)
-    for matrix in (problem.B, problem.C):
-        fields[matrix] += first * fields[matrix + 4]
-        fields[matrix + 2] = end - first
-    for vector in (problem.BIAS, problem.BIAS_GRAD):
-        if fields[vector + 1] != 0:
-            fields[vector] += first * size
-            fields[vector + 1] = end - first
-
-
-@jit(cache=False)
-def _share(size, i, parts, unit):
-    """Where part i of `parts` begins and ends, in whole units but for the last."""
-    units = -(-size // unit)
-    return min(size, units * i // parts * unit), min(size, units * (i + 1) // parts * unit)

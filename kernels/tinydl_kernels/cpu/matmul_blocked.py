@@ -2,8 +2,9 @@
 
     for each block of NC columns of B
         for each block of KC rows of it              pack B's block: it stays in the L2 cache
-            for each panel of MR rows of A           pack A's panel: it stays in the L1 cache
-                for each NR columns of the block     register tile: MR x NR of C
+            for each few panels of MR rows of A      pack them: each moves to the L1 cache in turn
+                for each panel
+                    for each NR columns of the block     register tile: MR x NR of C
 
 Every number of the packed block of B is read from L2 once for each panel of A, and feeds 2 MR
 floating-point operations there; A's panel is read from L1 all along. C is read and written once for
@@ -20,7 +21,9 @@ from .matmul_problem import (
     BIAS_GRAD,
     DONE,
     KC,
+    LONGEST_SKINNY,
     NC,
+    SCRATCH,
     C,
     as_float,
     extras,
@@ -40,7 +43,7 @@ PANELS = 8
 
 def multiply_blocked(fields, workspace):
     """C = f(alpha A B + beta C + bias); see `make_tile` for f. `workspace` has room for a block of
-    B and a panel of A (`workspace_size`); its type says what the elements are."""
+    B and a few panels of A (`workspace_size`); its type says what the elements are."""
     a, a_row, a_col, b, b_row, b_col, m, k, n = operands(fields, workspace)
     c, c_row = pointer(workspace, fields[C]), fields[C + 3] // itemsize(workspace)
     alpha = as_float(fields[ALPHA])
@@ -111,8 +114,10 @@ def block_sizes(itemsize: int) -> tuple[int, int]:
 
 
 def workspace_size(itemsize: int) -> int:
-    """Elements that `multiply` needs: the two packed blocks with their slack."""
+    """Elements that the kernels need at most: two packed blocks with their slack, or the scratch tile
+    and the packed columns of `matmul_skinny`."""
     kc, nc = block_sizes(itemsize)
     lanes = vector_bytes() // itemsize
-    panels_a = PANELS * MR * (kc + lanes)
-    return panels_a + nc * kc + VECTORS * lanes * lanes
+    width = VECTORS * lanes
+    blocked = PANELS * MR * (kc + lanes) + nc * kc + width * lanes
+    return max(blocked, SCRATCH + LONGEST_SKINNY * width)

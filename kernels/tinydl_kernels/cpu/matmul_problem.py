@@ -18,6 +18,7 @@ from .simd import call_native, itemsize, lanes, pointer
 # of 0 means that there is none. ALPHA, BETA, SLOPE and LIMIT hold the bits of a float64.
 A, B, C, BIAS, BIAS_GRAD = 0, 5, 10, 15, 18
 ALPHA, BETA, SLOPE, LIMIT, KC, NC = range(21, 27)
+SIZES = (A + 1, A + 2, B + 2)  # where M, K and N stand
 # Addresses of the kernels, 0 until they are compiled; which of these fields holds the one chosen,
 # and whether that is to compute C^T = B^T A^T.
 BLOCKED, OUTER, INNER, NARROW, CHOSEN, IS_TRANSPOSED = range(27, 33)
@@ -33,7 +34,8 @@ DONE, LARGE, WRONG_SHAPE, AWKWARD, READ_ONLY = range(5)
 
 # Products with no more rows or columns than these are not worth packing; see `matmul_skinny`.
 FEW = 14
-LONGEST_SKINNY = 4096  # so that a whole column of B fits into the workspace
+LONGEST_SKINNY = 4096  # their longest inner dimension, since whole columns of B are packed
+SCRATCH = 16 * 8 * 16  # elements of the tile through which their results may go, at its largest
 
 
 def kernels_of(function) -> dict[str, NativeKernel]:

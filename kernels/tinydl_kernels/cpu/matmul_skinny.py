@@ -28,6 +28,7 @@ from .matmul_problem import (
     BIAS_GRAD,
     DONE,
     IS_TRANSPOSED,
+    SCRATCH,
     B,
     C,
     as_float,
@@ -50,10 +51,10 @@ _NARROW = make_tile(NARROW_ROWS, VECTORS, by_rows=True)
 # One row alone needs many vectors, or each multiply-add would wait for the last one's result.
 WIDE = 8
 _WIDE = make_tile(1, WIDE, by_rows=True)
-SCRATCH = 16 * WIDE * 16  # elements: more than any tile
-FEW_PAGES, SLICE = 1 << 16, 64
-SLICE_OF_NARROW = 1 << 13  # numbers: a panel of 32 KiB in float32
-copy_vector = make_copier(vectors=1)
+# A B of more numbers than LARGE_B is taken in slices of OUTER_SLICE rows by `outer`; a slice of B as
+# `narrow` packs it has at most NARROW_SLICE numbers (32 KiB in float32).
+LARGE_B, OUTER_SLICE, NARROW_SLICE = 1 << 16, 64, 1 << 13
+_copy_vector = make_copier(vectors=1)
 
 
 def make_dots(rows: int, columns: int) -> Any:
@@ -181,8 +182,8 @@ def outer(fields, workspace):
     # Going down a column of tiles touches another page of memory with each row of B. So a tall B is
     # taken in slices of few rows. (A transposed C has no place to keep the sums in between.)
     slice_rows = max(k, 1)
-    if not is_transposed and k * b_row > FEW_PAGES:
-        slice_rows = SLICE
+    if not is_transposed and k * b_row > LARGE_B:
+        slice_rows = OUTER_SLICE
     for p in range(0, max(k, 1), slice_rows):
         k_here = min(slice_rows, k - p)
         j = 0
@@ -225,12 +226,12 @@ def narrow(fields, workspace):
     packed = advance(workspace, SCRATCH)
     is_transposed = fields[IS_TRANSPOSED] != 0
     # A slice of B that stays in L1; a transposed C has no place to keep the sums in between.
-    slice_rows = max(k, 1) if is_transposed else SLICE_OF_NARROW // width
+    slice_rows = max(k, 1) if is_transposed else NARROW_SLICE // width
     for p in range(0, max(k, 1), slice_rows):
         k_here = min(slice_rows, k - p)
         for q in range(k_here):
             for j in range(0, width, lanes(workspace)):
-                copy_vector(advance(b, (p + q) * b_row + j), n - j, advance(packed, q * width + j))
+                _copy_vector(advance(b, (p + q) * b_row + j), n - j, advance(packed, q * width + j))
         for i in range(0, m, NARROW_ROWS):
             rows = min(NARROW_ROWS, m - i)
             c, c_row, mode, alpha, beta, bias, slope = _target(
