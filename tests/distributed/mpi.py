@@ -103,7 +103,7 @@ class Job:
         errors = [f"rank {r}:\n{value}" for r, (ok, value) in sorted(replies.items()) if not ok]
         missing = sorted(set(range(self.ranks)) - replies.keys())
         if errors or missing:
-            self.close()
+            self.close(seconds=0.5)
             late = f"no answer from ranks {missing}\n" if missing else ""
             raise JobFailed(late + "\n".join(errors) + self._output())
         return [replies[rank][1] for rank in range(self.ranks)]
@@ -120,7 +120,7 @@ class Job:
                 data = receive(connection)
                 replies[rank] = pickle.loads(data) if data else (False, "the process ended")
                 if not replies[rank][0]:
-                    until = min(until, time.monotonic() + 3.0)
+                    until = min(until, time.monotonic() + 2.0)
         return replies
 
     def _start(self) -> None:
@@ -155,14 +155,14 @@ class Job:
         self._log.seek(0)
         return "\n--- output of the ranks:\n" + self._log.read()[-4000:]
 
-    def close(self) -> None:
-        """End the ranks, those that hang too."""
+    def close(self, seconds: float = 5.0) -> None:
+        """End the ranks; those that do not end by themselves in this time hang."""
         if self._process is None:
             return
         for connection in self._connections:
             connection.close()
         try:
-            self._process.wait(5)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self._process.terminate()
             try:

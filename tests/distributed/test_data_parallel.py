@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 import tinydl as tl
 from tests.distributed.models import MODELS, alone, compiled, digest, mlp, rows, train, weights
 from tests.distributed.models import classes as labels
+from tests.distributed.mpi import JobFailed, environment
 
 SMALL = {"bucket_bytes": 512, "first_bucket_bytes": 64, "check_every": 2}
 
@@ -50,6 +54,34 @@ def test_accumulated_gradients(job, name):
 @pytest.mark.parametrize("options", [{"shard_optimizer": True}, {"overlap": "poll"}])
 def test_accumulated_gradients_with_other_options(job, options):
     check_like_one_process(job.run(parallel_and_alone, "mlp", options, {"accumulate_steps": 3}))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "recurrent"])
+def test_accumulated_gradients_in_one_process(name):
+    """Losses, metrics and weights of one pass; a BatchNorm would see the parts of the batch."""
+    model, history = train(name, None, accumulate_steps=4)
+    single, expected = train(name, None)
+    np.testing.assert_allclose(weights(model), weights(single), rtol=1e-9, atol=1e-9)
+    for key, values in expected.items():
+        np.testing.assert_allclose(history[key], values, rtol=1e-9)
+
+
+def test_accumulation_runs_in_as_many_passes():
+    sizes = []
+
+    class Spy(tl.layers.Layer):
+        def forward(self, x, training=False):
+            sizes.extend([len(x)] if training else [])
+            return x
+
+        def backward(self, grad):
+            return grad
+
+    model = compiled(tl.Sequential([Spy(), tl.layers.Dense(4)], dtype="float64"))
+    model.fit(rows(6), labels(), batch_size=10, verbose=0, accumulate_steps=4)
+    assert sizes == [2, 3, 2, 3] * 2 + [0, 1, 1, 1]
+    with pytest.raises(ValueError, match="accumulate_steps must be a whole number >= 1, got 0"):
+        model.fit(rows(6), labels(), batch_size=10, verbose=0, accumulate_steps=0)
 
 
 def deterministic(name, virtual_shards):
@@ -170,6 +202,37 @@ def test_a_layer_that_is_thawed_during_training(job):
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
 
 
+def synchronized_and_saved(path):
+    model, _ = train("synchronized", tl.distributed.DataParallel())
+    if tl.distributed.world().rank == 0:
+        model.save(path)
+    x = MODELS["synchronized"]()[1]
+    return model.predict(x, batch_size=23)
+
+
+def test_a_synchronized_batch_norm_is_loaded_in_a_process_alone(job, tmp_path):
+    want = job.run(synchronized_and_saved, str(tmp_path / "model.safetensors"))[0]
+    program = (
+        "import sys, numpy as np, tinydl as tl\n"
+        "from tests.distributed.models import synchronized\n"
+        "np.save(sys.argv[2], tl.load(sys.argv[1]).predict(synchronized()[1], batch_size=23))"
+    )
+    arguments = [str(tmp_path / "model.safetensors"), str(tmp_path / "predicted.npy")]
+    subprocess.run([sys.executable, "-c", program, *arguments], env=environment(), check=True)
+    np.testing.assert_allclose(np.load(arguments[1]), want, rtol=1e-9)
+
+
+def deterministic_with_sync():
+    return error_of(
+        lambda: train("synchronized", tl.distributed.DataParallel(deterministic=True, shards=12))
+    )
+
+
+def test_deterministic_refuses_synchronized_batch_norm(job):
+    for error in job.run(deterministic_with_sync):
+        assert error.startswith("ValueError: SyncBatchNorm needs all of a batch at once")
+
+
 def error_of(function, *arguments):
     try:
         function(*arguments)
@@ -259,13 +322,18 @@ def test_deterministic_refuses_batches_that_are_not_shared_out_evenly(job):
 
 
 def an_iterator_that_ends_early():
-    many = tl.distributed.world()
     model, x, y = mlp()
-    batches = iter([(x, y)] * (3 if many.rank else 2))
-    fit = compiled(model).fit
-    return error_of(
-        lambda: fit(batches, steps_per_epoch=3, verbose=0, strategy=tl.distributed.DataParallel())
-    )
+    batches = iter([(x, y)] * (3 if tl.distributed.world().rank else 2))
+    strategy = tl.distributed.DataParallel()
+    compiled(model).fit(batches, steps_per_epoch=3, verbose=0, strategy=strategy)
+
+
+def test_an_iterator_that_ends_early_is_an_error_and_no_hang(job):
+    """One rank has fewer batches than it said; in a program of its own the error would end the others too."""
+    if job.ranks != 2:
+        pytest.skip("two ranks show it, and jobs that fail take seconds")
+    with pytest.raises(JobFailed, match="the data ended after 2 of 3 batches"):
+        job.run(an_iterator_that_ends_early)
 
 
 def interrupted():

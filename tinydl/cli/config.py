@@ -112,6 +112,9 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "cosine", "one_cycle"] = Field(
         "one_cycle", description="Learning rate over the run: constant, cosine or one_cycle."
     )
+    accumulate_steps: int = Field(
+        1, ge=1, description="Passes in which a batch is computed, one part of it after another."
+    )
     checkpoint_steps: int = Field(
         0, ge=0, description="Write a checkpoint every so many steps (0: at each epoch's end)."
     )
@@ -127,6 +130,12 @@ class DistributedConfig(Section):
     bucket_bytes: int = Field(4 << 20, ge=64, description="Size of a slice of gradients.")
     overlap: Literal["thread", "poll", "none"] = Field(
         "thread", description="How communication runs beside the backward pass."
+    )
+    compression: Literal["bfloat16", "float16", "top_k", "power_sgd"] | dict | None = Field(
+        None, description="Less traffic for less exact gradients (default: as they are)."
+    )
+    shard_optimizer: bool = Field(
+        False, description="Share out the optimizer's slots among the processes."
     )
     check_every: int = Field(
         100, ge=0, description="Steps between comparisons of the parameters across processes."

@@ -234,6 +234,7 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
         callbacks=[tl.callbacks.JSONLogger(folder / "metrics.jsonl"), checkpoints],
         resume=resuming,
         strategy=strategy,
+        accumulate_steps=run.training.accumulate_steps,
     )
     if history.interrupted:
         console.print(f"stopped; go on with: tinydl train --resume {folder}", soft_wrap=True)

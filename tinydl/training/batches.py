@@ -6,7 +6,7 @@ A source has ``steps`` (batches an epoch, None where unknown) and ``batches(epoc
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sized
+from collections.abc import Generator, Iterable, Iterator, Sized
 from contextlib import closing
 from itertools import chain, islice
 from typing import Any
@@ -63,9 +63,11 @@ class IterableSource:
         self.steps = length if steps is None else steps if length is None else min(steps, length)
         self.first_epoch = first_epoch
         self.taken = 0  # batches drawn from an iterator so far
+        self.alone = True  # no other process expects as many batches
 
     def part(self, rank: int, size: int) -> IterableSource:
         """Each process is given its own batches by the program."""
+        self.alone = size == 1
         return self
 
     def first(self) -> Batch:
@@ -80,6 +82,16 @@ class IterableSource:
         return unpack(batch)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
+        done = start
+        for batch in self._unpacked(epoch, start):
+            yield batch
+            done += 1
+        if not self.alone and done != self.steps:
+            raise ValueError(
+                f"the data ended after {done} of {self.steps} batches: each process must be given as many as the others"
+            )
+
+    def _unpacked(self, epoch: int, start: int) -> Iterator[Batch]:
         if not self.read_once:
             yield from map(unpack, islice(iter(self.iterable), start, self.steps))
             return
