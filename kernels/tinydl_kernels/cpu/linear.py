@@ -17,7 +17,7 @@ from ._jit import jit
 from .matmul_blocked import BLOCKED_KERNELS, block_sizes, workspace_size
 from .matmul_problem import START
 from .matmul_skinny import INNER_KERNELS, NARROW_KERNELS, OUTER_KERNELS
-from .matmul_threads import PARALLEL_WORK, run
+from .matmul_threads import PARALLEL_WORK, run, run_one
 from .matmul_tile import MR, VECTORS
 from .simd import call_native, is_writeable, record, recorded
 from .target import vector_bytes
@@ -152,7 +152,7 @@ def _matmul_2d(plan, a, b, out, bias, bias_grad, *scalars) -> None:
 def _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope) -> None:
     """Do what `start` found to be beyond it."""
     if status == problem.LARGE:
-        run(plan.fields[np.newaxis], plan.tile, plan.workspaces_for)
+        run_one(plan.fields, plan.address, plan.tile, plan.workspaces_for)
     elif status in _KERNELS:
         plan.compile(status)
         _matmul_2d(plan, a, b, out, bias, bias_grad, alpha, beta, slope)

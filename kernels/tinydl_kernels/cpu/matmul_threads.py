@@ -13,10 +13,18 @@ from numba import get_num_threads, prange
 
 from . import matmul_problem as problem
 from ._jit import jit
-from .simd import call_native
+from .simd import call_native, recorded
 
 # Below this many multiply-adds (about 115 cubed), waking other threads takes longer than they save.
 PARALLEL_WORK = 1.5e6
+
+
+def run_one(fields: np.ndarray, address: int, tile: tuple[int, int], workspaces_for) -> None:
+    """`run` for one problem, whose fields lie at `address`; without delay if there is one thread."""
+    if get_num_threads() == 1:
+        _call(address)
+    else:
+        run(fields[np.newaxis], tile, workspaces_for)
 
 
 def run(problems: np.ndarray, tile: tuple[int, int], workspaces_for) -> None:
@@ -47,6 +55,12 @@ def _grid(threads: int, rows: int, columns: int, tile: tuple[int, int]) -> tuple
         return height * width, height + width
 
     return min(((i, threads // i) for i in range(1, threads + 1) if threads % i == 0), key=cost)
+
+
+@jit
+def _call(fields):
+    kernel = recorded(fields, recorded(fields, problem.CHOSEN))
+    call_native(kernel, fields, recorded(fields, problem.WORKSPACE))
 
 
 @jit
