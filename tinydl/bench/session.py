@@ -25,7 +25,7 @@ class Session:
         self.report, self.say = report, say
         self.shown: list[Any] = []
         self._show = show
-        self.drawings: list[tuple[str, Callable[[Path], None]]] = []
+        self.drawings: list[tuple[str, Settings, Callable[[Path], None]]] = []
 
     def show(self, table: Any) -> None:
         """A table's title goes above it: inside, it would be folded to the table's width."""
@@ -66,7 +66,9 @@ class Session:
             return
         self.show(tables.speed_table(block, peak, results.peers_of(block)))
         if plan.operation != "passes":
-            self._draw(settings, plan.operation, partial(pictures.draw_speeds, block, peak))
+            self._draw(
+                settings, f"{plan.operation}-speeds", partial(pictures.draw_speeds, block, peak)
+            )
 
     def _measure_steps(self, plan: Plan, settings: Settings) -> None:
         block: list[Measurement] = []
@@ -81,9 +83,7 @@ class Session:
             self.show(tables.profile_table(detail))
 
     def _draw(self, settings: Settings, kind: str, draw: Callable[[Path], None]) -> None:
-        threads = "thread" if settings.threads == 1 else "threads"
-        suffix = f"-{kind}-{settings.dtype}-{settings.threads}-{threads}.png"
-        self.drawings.append((suffix, draw))
+        self.drawings.append((kind, settings, draw))
 
     def draw_rooflines(self) -> None:
         """One picture for each element type and number of threads, with everything that was measured in it."""
@@ -123,7 +123,16 @@ class Session:
         if self.drawings and find_spec("matplotlib") is None:
             self._show("no pictures: they need matplotlib (pip install 'tinydl[plots]')")
             return written
-        for suffix, draw in self.drawings:
+        for suffix, draw in self.pictures().items():
             draw(path(suffix))
             written.append(path(suffix))
         return written
+
+    def pictures(self) -> dict[str, Callable[[Path], None]]:
+        """How each file ends: by what it shows, and by element type and threads where there are several."""
+        blocks = {(settings.dtype, settings.threads) for _, settings, _ in self.drawings}
+        endings = {}
+        for kind, settings, draw in self.drawings:
+            block = f"-{settings.dtype}-{runner.threads_text(settings.threads)}".replace(" ", "-")
+            endings[f"-{kind}{block if len(blocks) > 1 else ''}.png"] = draw
+        return endings

@@ -332,6 +332,7 @@ def run(requests: list[Request], files: Files) -> None:
     earlier = results.read(files.against) if files.against else None
     plans = [make_plan(request) for request in requests]
     report = runner.new_report()
+    warn_of_company(max(n for request in requests for n in request.threads), requests[0].clock)
     with console.status("measuring") as status:
         session = Session(report, lambda text: status.update(f"measuring {text}"), console.print)
         for plan in plans:
@@ -345,6 +346,25 @@ def run(requests: list[Request], files: Files) -> None:
         session.show_changes(earlier)
     written = session.write(files.path)
     console.print("written: " + ", ".join(map(str, written)), highlight=False, soft_wrap=True)
+
+
+def warn_of_company(threads: int, clock: str) -> None:
+    """Other programs on the same cores: a thread that waits for its turn makes all others of its pool wait."""
+    from tinydl.bench.machine import busy_cores, usable_cores
+
+    load, cores = busy_cores(), usable_cores()
+    if load is None or load < cores / 2 or clock == "cpu":
+        return
+    advice = (
+        "with several threads, these figures will mean little"
+        if threads > 1
+        else "--clock cpu leaves out the time in which they run"
+    )
+    console.print(
+        f"[yellow]other programs are at work here (about {load:.1f} of {cores} cores in the last minute): {advice}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def make_plan(request: Request) -> Any:
