@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import os
 import shutil
@@ -42,6 +44,8 @@ def constant(e, x):
     "probe_unrelated.py": "",
 }
 PROGRAM = """
+import ast
+import importlib.util
 import json
 import numpy as np
 from tinydl_kernels.cpu.probe import kernel
@@ -158,3 +162,37 @@ def test_without_a_folder_to_write_to(package):
 def test_importing_the_package_does_not_import_numba(package):
     program = "import sys, tinydl_kernels, json; print(json.dumps(['numba' in sys.modules]))"
     assert finish(start(package, program)) == [False]
+
+
+def test_imports_are_found_by_their_text(tmp_path):
+    """As the syntax tree has them, for every module of the package and for each way to write an import."""
+    from tinydl_kernels.cpu import _jit
+
+    ways = tmp_path / "ways.py"
+    ways.write_text(
+        "from . import (a,  # (see b)\n  b as c)\n"
+        "from .d import e; from ..f import g\n"
+        "import tinydl_kernels.h, tinydl_kernels.i as j\n"
+        "if True: import tinydl_kernels.k\n"
+        "def f():\n    from tinydl_kernels.cpu \\\n        import l\n"
+    )
+    folder = Path(tinydl_kernels.__file__).parent
+    paths = {
+        path: ("tinydl_kernels", *path.relative_to(folder).parts) for path in folder.rglob("*.py")
+    }
+    for path, parts in {**paths, ways: ("tinydl_kernels", "cpu", "ways.py")}.items():
+        module = ".".join(parts).removesuffix(".py").removesuffix(".__init__")
+        missed = imports_in_tree(module, path) - set(_jit._imports(module, path))
+        assert not missed, f"{module}: {missed}"
+
+
+def imports_in_tree(module: str, path: Path) -> set[str]:
+    parent = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            source = importlib.util.resolve_name("." * node.level + (node.module or ""), parent)
+            names |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+    return {name for name in names if name.startswith("tinydl_kernels")}

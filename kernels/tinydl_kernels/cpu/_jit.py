@@ -19,12 +19,12 @@ its own and renames it into place, which is atomic.
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 import importlib.util
 import os
 import pickle
+import re
 import sys
 import tempfile
 import threading
@@ -313,19 +313,27 @@ def _package_sources(module: str, file: str | None) -> dict[str, Path]:
     return found
 
 
+# An import statement, with or without parentheses. Found by its text: to parse every file would take more time than to
+# read the machine code. Words that only look like an import name no module here, or one too many, which is safe.
+_IMPORT = re.compile(
+    r"(?:^|[;:])[ \t]*(?:from[ \t]+([.\w]+)[ \t]+)?import\b[ \t]*(\([^)]*\)|[^\n;]+)", re.MULTILINE
+)
+
+
 @functools.cache
 def _imports(module: str, path: Path) -> tuple[str, ...]:
     """Names that `module` imports from this package. `from .simd import fma` gives both `…cpu.simd`
     and `…cpu.simd.fma`, since the syntax does not tell modules from functions."""
     names: list[str] = []
     parent = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            relative = "." * node.level + (node.module or "")
-            source = importlib.util.resolve_name(relative, parent) if node.level else relative
-            names += [source] + [f"{source}.{alias.name}" for alias in node.names]
+    text = re.sub(r"#[^\n]*|\\\n", " ", path.read_text(encoding="utf-8"))
+    for source, imported in _IMPORT.findall(text):
+        words = re.findall(r"[\w.]+", imported)
+        if source:
+            level = len(source) - len(source.lstrip("."))
+            origin = importlib.util.resolve_name(source, parent) if level else source
+            words = [origin, *(f"{origin.rstrip('.')}.{word}" for word in words)]
+        names += words
     return tuple(name for name in names if name.split(".")[0] == PACKAGE)
 
 
