@@ -73,7 +73,7 @@ class Lab:
     def __enter__(self) -> Lab:
         self._folder = tempfile.TemporaryDirectory(prefix="tinydl-lab-")
         folder = Path(self._folder.name)
-        addresses = [f"{SUBNET}.{k + 1} {host}" for k, host in enumerate(self.hosts)]
+        addresses = [f"{self.address(k)} {host}" for k, host in enumerate(self.hosts)]
         (folder / "hosts").write_text("\n".join(["127.0.0.1 localhost", *addresses]) + "\n")
         self.agent = folder / "agent"
         self.agent.write_text(AGENT.format(prefix=self._prefix, folder=folder))
@@ -109,7 +109,7 @@ class Lab:
             )
             ip("-n", switch, "link", "set", host, "master", "bridge", "up")
             ip("-n", space, "link", "set", "lo", "up")
-            ip("-n", space, "addr", "add", f"{SUBNET}.{k + 1}/24", "dev", "eth0")
+            ip("-n", space, "addr", "add", f"{self.address(k)}/24", "dev", "eth0")
             ip("-n", space, "link", "set", "eth0", "up")
             if self.rate:
                 self._limit(space, "eth0")
@@ -129,6 +129,10 @@ class Lab:
                     )  # left over on a host that was switched off
                 ip("netns", "del", space, quiet=True)
         self._folder.cleanup()
+
+    def address(self, host: int) -> str:
+        """Of the host with this number."""
+        return f"{SUBNET}.{host + 1}"
 
     def switch_off(self, host: str) -> None:
         """Nothing reaches the host any more, and no connection is closed: as when its power fails."""

@@ -1,0 +1,115 @@
+"""Two ranks on two cores against one process on one core, the same batch a rank: how much is lost?
+
+Two cores of one processor share a cache and the way to memory. So two processes that do not talk to each other run,
+too: what they lose is the machine's, the rest is the communication's.
+
+    python benchmarks/distributed/weak_scaling.py [--mpi-python PYTHON] [lenet:64 mlp-5m:256 …]
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from measuring import (
+    bars,
+    in_turns,
+    mean_step,
+    middle,
+    milliseconds,
+    percent,
+    ratio,
+    save,
+    steps_for,
+    table,
+)
+from options import MPI_PYTHON, SECONDS, MpiPython, Seconds, cases
+from parties import Party, alone, mpi_ranks
+
+DEFAULT = ["lenet:64", "cnn:64", "mlp-5m:256"]
+
+
+def main(
+    networks: Annotated[list[str] | None, typer.Argument(help="NETWORK:BATCH…")] = None,
+    mpi_python: MpiPython = MPI_PYTHON,
+    seconds: Seconds = SECONDS,
+    overlap: Annotated[list[str] | None, typer.Option(help="thread, poll or none")] = None,
+    name: str = "weak-scaling",
+) -> None:
+    """Weak scaling from one process to two ranks."""
+    ways = overlap or ["thread"]
+    one, two = Party(alone(mpi_python), 1), Party(alone(mpi_python, 2), 2)
+    ranks = Party(mpi_ranks(mpi_python), 2)
+    found = []
+    with one, two, ranks:
+        about = ranks.ask("training:about")[0]
+        for network, batch in cases(networks or DEFAULT):
+            parameters = one.ask("training:build", "alone", network, batch)[0]
+            two.ask("training:build", "alone", network, batch)
+            for way in ways:
+                ranks.ask("training:build", way, network, batch, strategy={"overlap": way})
+            number = steps_for(mean_step(one.ask("training:steps", "alone", 5)))
+
+            def turn(party: Party, which: str, number: int = number):
+                return lambda: mean_step(party.ask("training:steps", which, number))
+
+            turns = {"one": turn(one, "alone"), "two, silent": turn(two, "alone")}
+            turns |= {way: turn(ranks, way) for way in ways}
+            times = in_turns(turns, seconds)
+            found.append(
+                {
+                    "network": network,
+                    "batch": batch,
+                    "parameters": parameters,
+                    "steps a turn": number,
+                    "seconds": times,
+                    "ceiling": ratio(times, "two, silent", "one"),
+                    "efficiency": {way: ratio(times, way, "one") for way in ways},
+                    "of the ceiling": {way: ratio(times, way, "two, silent") for way in ways},
+                }
+            )
+            one.ask("training:forget", "alone")
+            two.ask("training:forget", "alone")
+            for way in ways:
+                ranks.ask("training:forget", way)
+    rows = []
+    for f in found:
+        for way in ways:
+            t = {k: milliseconds(middle(v)) for k, v in f["seconds"].items()}
+            rows.append(
+                [
+                    f"{f['network']} b{f['batch']} {way}",
+                    t["one"],
+                    t["two, silent"],
+                    t[way],
+                    percent(f["ceiling"]),
+                    percent(f["efficiency"][way]),
+                    percent(f["of the ceiling"][way]),
+                ]
+            )
+    columns = [
+        "",
+        "one, ms",
+        "two silent, ms",
+        "two ranks, ms",
+        "ceiling",
+        "efficiency",
+        "of ceiling",
+    ]
+    table(f"weak scaling to two ranks, one thread each, {about['mpi']}", columns, rows)
+    save(name, {"about": about, "cases": found})
+    labels = [f"{f['network']} b{f['batch']}" for f in found]
+    groups = {"two silent processes": [f["ceiling"].value for f in found]}
+    groups |= {f"two ranks ({w})": [f["efficiency"][w].value for f in found] for w in ways}
+    bars(
+        name,
+        "weak scaling from one process to two",
+        "time of one / time of two",
+        labels,
+        groups,
+        0.95,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
