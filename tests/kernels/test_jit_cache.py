@@ -164,6 +164,16 @@ def test_importing_the_package_does_not_import_numba(package):
     assert finish(start(package, program)) == [False]
 
 
+def test_parts_of_kernels_say_so_when_python_calls_them():
+    from tinydl_kernels.cpu._jit import jit
+
+    part = jit(lambda x: x + 1, cache=False)
+    whole = jit(lambda x: 2 * part(x))
+    assert whole(3) == 8
+    with pytest.raises(TypeError, match="part of kernels only"):
+        part(3)
+
+
 def test_imports_are_found_by_their_text(tmp_path):
     """As the syntax tree has them, for every module of the package and for each way to write an import."""
     from tinydl_kernels.cpu import _jit
