@@ -16,9 +16,9 @@ from numba import prange
 
 from ._jit import jit
 from ._passes import Pass, check_floats, check_shape
-from .elementary import sigmoid, tanh
 from .matmul_packing import pack_b
 from .matmul_tile import ADD, VECTORS, make_tile
+from .recurrent_rows import gru_row, gru_row_grad, lstm_row, lstm_row_grad
 from .simd import advance, lanes, pointer
 from .target import vector_bytes, vector_registers
 
@@ -40,36 +40,6 @@ def _add_product(a, rows, inner, packed, columns, out):
 
 
 @jit(cache=False)
-def _lstm_row(z, c_prev, c, tanh_c, h):
-    """One sample's step; z (4, H), the pre-activations i, f, g, o, become the gates."""
-    for j in range(len(h)):
-        i, f, o = sigmoid(z[0, j]), sigmoid(z[1, j]), sigmoid(z[3, j])
-        g = tanh(z[2, j])
-        state = f * c_prev[j] + i * g
-        shown = tanh(state)
-        z[0, j], z[1, j], z[2, j], z[3, j] = i, f, g, o
-        c[j], tanh_c[j], h[j] = state, shown, o * shown
-
-
-@jit(cache=False)
-def _lstm_row_grad(dh, dc, gates, c_prev, tanh_c, dz):
-    """Back through one sample's step. dc becomes that of the step before; dh becomes 0, to which the
-    product with U's transpose is added."""
-    one = gates.dtype.type(1)
-    for j in range(len(dh)):
-        i, f, g, o = gates[0, j], gates[1, j], gates[2, j], gates[3, j]
-        shown = tanh_c[j]
-        d_shown = dh[j] * o
-        d_c = dc[j] + d_shown * (one - shown * shown)
-        dz[3, j] = dh[j] * shown * o * (one - o)
-        dz[0, j] = d_c * g * i * (one - i)
-        dz[1, j] = d_c * c_prev[j] * f * (one - f)
-        dz[2, j] = d_c * i * (one - g * g)
-        dc[j] = d_c * f
-        dh[j] = 0
-
-
-@jit(cache=False)
 def _lstm_block(first, end, z, packed, h, c, tanh_c, skip):
     """Samples first ... end - 1 through all steps."""
     steps, samples, _, units = z.shape
@@ -78,7 +48,11 @@ def _lstm_block(first, end, z, packed, h, c, tanh_c, skip):
         before, sums = advance(h, at * units), advance(z, at * 4 * units)
         _add_product(before, end - first, units, packed, 4 * units, sums)
         for n in range(first, end):
-            _lstm_row(z[t, n], c[t, n], c[t + 1, n], tanh_c[t, n], h[t + 1, n])
+            now, later = (t * samples + n) * units, ((t + 1) * samples + n) * units
+            lstm_row(
+                units, advance(z, 4 * now), advance(c, now), advance(c, later),
+                advance(tanh_c, now), advance(h, later),
+            )  # fmt: skip
             if len(skip) > 0 and skip[t, n]:
                 for j in range(units):
                     h[t + 1, n, j], c[t + 1, n, j] = h[t, n, j], c[t, n, j]
@@ -97,7 +71,11 @@ def _lstm_block_grad(first, end, dh, dc, packed, gates, c, tanh_c, grad_y, skip,
                     for j in range(units):
                         dz[t, n, gate, j] = 0
             else:
-                _lstm_row_grad(dh[n], dc[n], gates[t, n], c[t, n], tanh_c[t, n], dz[t, n])
+                now = (t * samples + n) * units
+                lstm_row_grad(
+                    units, advance(dh, n * units), advance(dc, n * units), advance(gates, 4 * now),
+                    advance(c, now), advance(tanh_c, now), advance(dz, 4 * now),
+                )  # fmt: skip
         at = t * samples + first
         source, target = advance(dz, at * 4 * units), advance(dh, first * units)
         _add_product(source, end - first, 4 * units, packed, units, target)
@@ -119,32 +97,6 @@ def _lstm_grad(dh, dc, packed, gates, c, tanh_c, grad_y, skip, dz):
 
 
 @jit(cache=False)
-def _gru_row(zx, zh, h_prev, h):
-    """One sample's step; zx (3, H), what x brings to z, r, n, becomes the gates."""
-    one = zx.dtype.type(1)
-    for j in range(len(h)):
-        z, r = sigmoid(zx[0, j] + zh[0, j]), sigmoid(zx[1, j] + zh[1, j])
-        n = tanh(zx[2, j] + r * zh[2, j])
-        zx[0, j], zx[1, j], zx[2, j] = z, r, n
-        h[j] = z * h_prev[j] + (one - z) * n
-
-
-@jit(cache=False)
-def _gru_row_grad(dh, gates, zh, h_prev, dzx, dzh):
-    """Back through one sample's step. dh becomes the direct part of that of the step before, to which
-    the product with U's transpose is added."""
-    one = gates.dtype.type(1)
-    for j in range(len(dh)):
-        z, r, n = gates[0, j], gates[1, j], gates[2, j]
-        d_n = dh[j] * (one - z) * (one - n * n)
-        d_z = dh[j] * (h_prev[j] - n) * z * (one - z)
-        d_r = d_n * zh[2, j] * r * (one - r)
-        dzx[0, j], dzx[1, j], dzx[2, j] = d_z, d_r, d_n
-        dzh[0, j], dzh[1, j], dzh[2, j] = d_z, d_r, d_n * r
-        dh[j] = dh[j] * z
-
-
-@jit(cache=False)
 def _gru_block(first, end, zx, packed, bias, zh, h, skip):
     steps, samples, _, units = zx.shape
     for t in range(steps):
@@ -156,7 +108,11 @@ def _gru_block(first, end, zx, packed, bias, zh, h, skip):
         before, sums = advance(h, at * units), advance(zh, at * 3 * units)
         _add_product(before, end - first, units, packed, 3 * units, sums)
         for n in range(first, end):
-            _gru_row(zx[t, n], zh[t, n], h[t, n], h[t + 1, n])
+            now, later = (t * samples + n) * units, ((t + 1) * samples + n) * units
+            gru_row(
+                units, zx.dtype.type(1), advance(zx, 3 * now), advance(zh, 3 * now),
+                advance(h, now), advance(h, later),
+            )  # fmt: skip
             if len(skip) > 0 and skip[t, n]:
                 for j in range(units):
                     h[t + 1, n, j] = h[t, n, j]
@@ -175,7 +131,11 @@ def _gru_block_grad(first, end, dh, packed, gates, zh, h, grad_y, skip, dzx, dzh
                     for j in range(units):
                         dzx[t, n, gate, j] = dzh[t, n, gate, j] = 0
             else:
-                _gru_row_grad(dh[n], gates[t, n], zh[t, n], h[t, n], dzx[t, n], dzh[t, n])
+                now = (t * samples + n) * units
+                gru_row_grad(
+                    units, advance(dh, n * units), advance(gates, 3 * now), advance(zh, 3 * now),
+                    advance(h, now), advance(dzx, 3 * now), advance(dzh, 3 * now),
+                )  # fmt: skip
         at = t * samples + first
         source, target = advance(dzh, at * 3 * units), advance(dh, first * units)
         _add_product(source, end - first, 3 * units, packed, units, target)
