@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from tinydl.cli.bench import app as bench_app
+from tinydl.cli.compare import app as compare_app
 from tinydl.cli.data import app as data_app
 from tinydl.cli.doctor import doctor
 from tinydl.cli.launch import launch
@@ -22,3 +23,4 @@ app.command()(doctor)
 app.command()(launch)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(compare_app, name="compare")
