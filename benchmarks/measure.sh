@@ -20,6 +20,7 @@ bench conv2d-float32-1-thread conv2d $EXTRA
 bench passes-float32-1-thread passes $EXTRA
 bench step-float32-1-thread step $EXTRA
 bench ladder-matmul ladder matmul --shape 1024 $EXTRA
+bench ladder-conv2d ladder conv2d $EXTRA
 bench roofline-float32-1-thread roofline $EXTRA
 bench matmul-float32-2-threads matmul --threads 2 --peer openblas --peer torch
 bench conv2d-float32-2-threads conv2d --threads 2

@@ -129,9 +129,10 @@ def test_fingerprints_tell_transposed_results_apart():
     assert worker.fingerprint_of(x)[0] != worker.fingerprint_of(x.T)[0]
 
 
-def test_every_rung_of_the_ladder_takes_part():
-    rungs = ladders.climbers("matmul", [])
-    with Arena("matmul", contenders("matmul", [], "") + rungs, QUICK) as arena:
-        m = arena.measure("40x7x35")  # tiles do not fit: all rungs have edges to do, and are right
-    assert list(m.seconds) == ["tinydl", *[f"ladder:{name}" for name in ladders.rungs("matmul")]]
+@pytest.mark.parametrize("operation, case", [("matmul", "40x7x35"), ("conv2d", "n1c3h9k5r3")])
+def test_every_rung_of_the_ladder_takes_part(operation, case):
+    rungs = ladders.climbers(operation, [])
+    with Arena(operation, contenders(operation, [], "") + rungs, QUICK) as arena:
+        m = arena.measure(case)  # tiles do not fit: all rungs have edges to do, and are right
+    assert list(m.seconds) == ["tinydl", *[f"ladder:{name}" for name in ladders.rungs(operation)]]
     assert len(rungs) >= 5

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from tinydl_kernels.cpu.ladder.matmul import RUNGS
 
 sizes = st.sampled_from([1, 2, 5, 6, 7, 12, 31, 33, 70, 130])
+widths = st.sampled_from([1, 2, 5, 7, 33, 130, 1030])  # the last is wider than a block
 
 
 @pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.__name__)
 @settings(max_examples=12, deadline=None)
-@given(m=sizes, k=sizes, n=sizes)
+@given(m=sizes, k=sizes, n=widths)
 def test_equals_numpy(rung, m, k, n):
     rng = np.random.default_rng(m + 100 * k + 10000 * n)
     a, b = (rng.standard_normal(shape).astype("f4") for shape in ((m, k), (k, n)))

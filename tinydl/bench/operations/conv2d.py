@@ -103,7 +103,7 @@ def make(case: Case, library: str, dtype: str, threads: int) -> Job:
     if library.startswith("ladder:"):
         from tinydl.bench.ladders import convolution_rung
 
-        return convolution_rung(library.partition(":")[2], case, x, w)
+        return convolution_rung(library.partition(":")[2], case, x, w, bias)
     raise NotOffered(f"conv2d: no library {library!r}")
 
 

@@ -108,6 +108,7 @@ def _shared_weights(x, w, y):
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
             for j in range(0, y.shape[2] - POSITIONS + 1, POSITIONS):
+                y0, y1, y2, y3 = y[n, i, j], y[n, i, j + 1], y[n, i, j + 2], y[n, i, j + 3]
                 for r in range(w.shape[0]):
                     for s in range(w.shape[1]):
                         for c in range(w.shape[2]):
@@ -115,10 +116,10 @@ def _shared_weights(x, w, y):
                             x2, x3 = x[n, i + r, j + s + 2, c], x[n, i + r, j + s + 3, c]
                             for k in range(y.shape[3]):
                                 factor = w[r, s, c, k]
-                                y[n, i, j, k] += x0 * factor
-                                y[n, i, j + 1, k] += x1 * factor
-                                y[n, i, j + 2, k] += x2 * factor
-                                y[n, i, j + 3, k] += x3 * factor
+                                y0[k] += x0 * factor
+                                y1[k] += x1 * factor
+                                y2[k] += x2 * factor
+                                y3[k] += x3 * factor
             _positions(x, w, y, n, i, y.shape[2] // POSITIONS * POSITIONS, 0)
 
 
@@ -131,10 +132,8 @@ def shared_weights(x: np.ndarray, w: np.ndarray) -> np.ndarray:
     return _into_new(_shared_weights, x, w)
 
 
-ROWS, VECTORS = (
-    6,
-    2,
-)  # 12 vectors of sums fit into the registers of every processor with AVX2 or more
+# 12 vectors of sums fit into the registers of every processor with AVX2 or more.
+ROWS, VECTORS = 6, 2
 
 
 @intrinsic
@@ -208,21 +207,19 @@ def _panels(w):
 def _row_of_tiles(x, w, y, n, i, offsets, panels):
     """Row i of image n."""
     count, width = panels.shape[1], panels.shape[2]
-    whole = panels.shape[0] * width
     _, height, x_width, channels = x.shape
-    for p in range(panels.shape[0]):
-        for j in range(0, y.shape[2] - ROWS + 1, ROWS):
+    columns = y.shape[2]
+    tiled = panels.shape[0] * width if columns >= ROWS else 0
+    for p in range(tiled // width):
+        for start in range(0, columns, ROWS):
+            # The last tile moves back to fit into the row: it computes some outputs once more.
+            j = min(start, columns - ROWS)
             place = ((n * height + i) * x_width + j) * channels
             _tile(count, x, place, offsets, panels[p], y[n, i, j:, p * width :], y.shape[3])
-    tiled = y.shape[2] // ROWS * ROWS
-    for j in range(tiled, y.shape[2]):
-        for k in range(whole):
+    for j in range(columns):
+        for k in range(tiled, y.shape[3]):
             y[n, i, j, k] = 0
-    _positions(x, w[:, :, :, :whole], y[:, :, :, :whole], n, i, tiled, 0)
-    for j in range(y.shape[2]):
-        for k in range(whole, y.shape[3]):
-            y[n, i, j, k] = 0
-    _positions(x, w, y, n, i, 0, whole)
+    _positions(x, w, y, n, i, 0, tiled)
 
 
 @jit
