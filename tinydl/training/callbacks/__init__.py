@@ -6,6 +6,7 @@ from tinydl.training.callbacks.base import Callback, LambdaCallback
 from tinydl.training.callbacks.checkpoint import Checkpoint
 from tinydl.training.callbacks.csv_logger import CSVLogger
 from tinydl.training.callbacks.early_stopping import EarlyStopping
+from tinydl.training.callbacks.gradient_monitor import GradientMonitor
 from tinydl.training.callbacks.json_logger import JSONLogger
 from tinydl.training.callbacks.learning_rate import LearningRateScheduler, ReduceLROnPlateau
 from tinydl.training.callbacks.model_checkpoint import ModelCheckpoint
@@ -17,6 +18,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "GradientMonitor",
     "JSONLogger",
     "LambdaCallback",
     "LearningRateScheduler",
