@@ -49,6 +49,7 @@ def main(
     mpi_python: MpiPython = MPI_PYTHON,
     seconds: Seconds = SECONDS,
     rate: Rate = "1gbit",
+    bucket_bytes: int = 4 << 20,
     name: str = "overlap",
 ) -> None:
     """Communication beside the backward pass, over a slow link."""
@@ -57,7 +58,7 @@ def main(
         about = ranks.ask("training:about")[0]
         for network, batch in cases(networks or DEFAULT):
             for way in WAYS:
-                strategy = {"overlap": way}
+                strategy = {"overlap": way, "bucket_bytes": bucket_bytes}
                 parameters = ranks.ask("training:build", way, network, batch, strategy=strategy)[0]
             number = steps_for(mean_step(ranks.ask("training:steps", "none", 3)), 0.4)
 

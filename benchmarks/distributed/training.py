@@ -75,8 +75,7 @@ def communicate(name: str, number: int) -> list[float]:
         many.world.barrier()
         many.last_backward_begins()
         began = time.perf_counter()
-        many._start(many.buckets.rest())
-        many.sums.finish()
+        many._finish_sums()
         seconds.append(time.perf_counter() - began)
     return seconds
 
@@ -138,6 +137,37 @@ def allreduces(size: int, number: int, ours: bool) -> list[float]:
             world.allreduce(array)
         else:
             bare.Allreduce(MPI.IN_PLACE, array, MPI.SUM)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def one_way(size: int, number: int) -> list[float]:
+    """Seconds of each message of so many bytes between ranks 0 and 1: half of a round trip, on rank 0."""
+    from mpi4py import MPI
+
+    communicator = bare_communicator()
+    array = np.ones(size, np.uint8)
+    seconds = []
+    tl.distributed.world().barrier()
+    for _ in range(number + 1):
+        began = time.perf_counter()
+        if MPI.COMM_WORLD.rank == 0:
+            communicator.Send(array, 1)
+            communicator.Recv(array, 1)
+        else:
+            communicator.Recv(array, 0)
+            communicator.Send(array, 0)
+        seconds.append((time.perf_counter() - began) / 2)
+    return seconds[1:]
+
+
+def adding(size: int, number: int) -> list[float]:
+    """Seconds of each addition of an array of so many bytes to another."""
+    total, part = np.ones(size // 4, np.float32), np.ones(size // 4, np.float32)
+    seconds = []
+    for _ in range(number):
+        began = time.perf_counter()
+        total += part
         seconds.append(time.perf_counter() - began)
     return seconds
 

@@ -177,7 +177,11 @@ def test_orthonormalize(n, rank, true_rank):
 def trainings(compression):
     rank = tl.distributed.world().rank
     strategy = tl.distributed.DataParallel(
-        compression=compression, bucket_bytes=512, first_bucket_bytes=64, check_every=1
+        compression=compression,
+        bucket_bytes=512,
+        first_bucket_bytes=64,
+        check_every=1,
+        overlap="thread",
     )
     model, history = train("mlp", strategy, seed=rank, epochs=20)
     _, expected = train("mlp", None, epochs=20)

@@ -22,7 +22,7 @@ OPTIMIZERS = {
 
 
 def sharded(**options):
-    small = {"bucket_bytes": 512, "first_bucket_bytes": 64, "check_every": 1}
+    small = {"bucket_bytes": 512, "first_bucket_bytes": 64, "check_every": 1, "overlap": "thread"}
     return tl.distributed.DataParallel(shard_optimizer=True, **{**small, **options})
 
 

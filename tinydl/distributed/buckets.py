@@ -10,7 +10,7 @@ ready: collectives must match across ranks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from tinydl.layers.base import Layer
@@ -31,18 +31,22 @@ def stretches(store: ParameterStore) -> list[slice]:
     return found
 
 
-def cut(parts: Iterable[slice], itemsize: int, bucket_bytes: int, first_bytes: int) -> list[slice]:
-    """``parts`` in slices of ``bucket_bytes``, the very first one of ``first_bytes``.
+def cut(parts: Sequence[slice], itemsize: int, bucket_bytes: int, first_bytes: int) -> list[slice]:
+    """``parts`` in slices of ``bucket_bytes``, the very first one and the very last one of ``first_bytes``.
 
-    The first is small so that communication starts early. Boundaries fall on whole cache lines.
+    The first is small so that communication starts early, the last because nothing is left to compute while it is
+    sent. Boundaries fall on whole cache lines.
     """
     line = ALIGNMENT // itemsize
     bucket = max(bucket_bytes // itemsize // line, 1) * line
-    width = max(min(first_bytes, bucket_bytes) // itemsize // line, 1) * line
+    small = max(min(first_bytes, bucket_bytes) // itemsize // line, 1) * line
+    width = small
     buckets: list[slice] = []
-    for part in parts:
-        edges = [part.start, *range(part.start + width, part.stop, bucket), part.stop]
-        buckets += [slice(a, b) for a, b in pairwise(edges) if b > a]
+    for number, part in enumerate(parts, 1):
+        end = part.stop - small if number == len(parts) else part.stop
+        edges = [part.start, *range(part.start + width, end, bucket), end, part.stop]
+        edges = sorted({edge for edge in edges if part.start <= edge <= part.stop})
+        buckets += [slice(a, b) for a, b in pairwise(edges)]
         width = bucket
     return buckets
 
@@ -75,7 +79,10 @@ class Buckets:
         self._bucket = 0  # the first one that has not gone out
 
     def finished(self, layer: Layer) -> list[slice]:
-        """The buckets that are complete now that the backward pass of ``layer`` and of all below it is over."""
+        """The buckets that are complete now that the backward pass of ``layer`` and of all below it is over.
+
+        All but the last one, which is left to ``rest``: no computation is left to send it beside.
+        """
         for part in layer.layers_in_order():
             if id(part) not in self._done:
                 self._done.add(id(part))
@@ -83,14 +90,16 @@ class Buckets:
                     self._remaining[self._segment_of[id(p)]] -= 1
         while self._segment < len(self._remaining) and self._remaining[self._segment] == 0:
             self._segment += 1
-        return self._up_to(self._end_of_segment[self._segment - 1] if self._segment else 0)
+        end = self._end_of_segment[self._segment - 1] if self._segment else 0
+        return self._up_to(end, len(self.slices) - 1)
 
     def rest(self) -> list[slice]:
         """The buckets that have not gone out: backward is over, so they are final too."""
-        return self._up_to(self.slices[-1].stop if self.slices else 0)
+        return self._up_to(self.slices[-1].stop if self.slices else 0, len(self.slices))
 
-    def _up_to(self, end: int) -> list[slice]:
+    def _up_to(self, end: int, number: int) -> list[slice]:
+        """Of the first ``number`` buckets those that end at ``end`` or before, and have not gone out."""
         first = self._bucket
-        while self._bucket < len(self.slices) and self.slices[self._bucket].stop <= end:
+        while self._bucket < number and self.slices[self._bucket].stop <= end:
             self._bucket += 1
         return self.slices[first : self._bucket]

@@ -49,7 +49,9 @@ class DataParallel(Replicas):
             data are measured as a whole by every rank.
         shards: virtual shards of a batch with ``deterministic``.
         bucket_bytes, first_bucket_bytes: size of the slices of the gradient buffer that are summed at a time.
-        overlap: "thread" or "poll" sum buckets beside the backward pass, "none" after it (communication.py).
+        overlap: "thread" or "poll" sum buckets beside the backward pass, "none" after each of its parts
+            (communication.py). "auto" is "thread" between computers, and "none" where all ranks are on one: to move
+            data through its memory is work for the cores that compute, and leaves nothing to be hidden.
         compression: less traffic for a less exact gradient: "bfloat16" or "float16" on the wire (compression.py),
             ``TopK(ratio)`` (top_k.py) or ``PowerSGD(rank)`` (power_sgd.py), or their names.
         shard_optimizer: each rank keeps 1/N of the optimizer's slots, and updates 1/N of the parameters (sharding.py).
@@ -62,7 +64,7 @@ class DataParallel(Replicas):
         shards: int = 8,
         bucket_bytes: int = 4 * MEBIBYTE,
         first_bucket_bytes: int = MEBIBYTE // 4,
-        overlap: Literal["thread", "poll", "none"] = "thread",
+        overlap: Literal["auto", "thread", "poll", "none"] = "auto",
         compression: AllReduce | str | dict | None = None,
         shard_optimizer: bool = False,
         check_every: int = 100,
@@ -70,9 +72,9 @@ class DataParallel(Replicas):
         super().__init__(check_every)
         for name in ("shards", "bucket_bytes", "first_bucket_bytes"):
             require_whole(self, name, locals()[name], 1)
-        if overlap not in ("thread", "poll", "none"):
+        if overlap not in ("auto", "thread", "poll", "none"):
             raise ValueError(
-                f"DataParallel: overlap must be 'thread', 'poll' or 'none', got {overlap!r}"
+                f"DataParallel: overlap must be 'auto', 'thread', 'poll' or 'none', got {overlap!r}"
             )
         if deterministic and shards % self.world.size:
             raise ValueError(
@@ -139,11 +141,15 @@ class DataParallel(Replicas):
         return source if self.deterministic else super().part_of_validation(source)
 
     def _make_sums(self) -> BlockingSums:
-        if self.overlap == "poll":
+        way = self.overlap
+        if self.world.size == 1 or self.deterministic:
+            way = "none"
+        elif way == "auto":
+            way = "none" if self.world.one_computer else "thread"
+        if way == "thread" and self.world.threads:
+            return ThreadedSums(self.reduction.total, self.world.side)
+        if way == "poll":
             return PolledSums(self.world.side, self.store.grads)
-        alone = self.world.size == 1 or self.deterministic
-        if self.overlap == "thread" and self.world.threads and not alone:
-            return ThreadedSums(self.reduction.total)
         return BlockingSums(self.reduction.total)
 
     def _cut(self) -> None:
@@ -169,8 +175,7 @@ class DataParallel(Replicas):
             return super().gradients(compute, batch, step, passes)
         self.reseed_dropout(step, self.world.rank)
         sums = super().gradients(compute, batch, step, passes)
-        self._start(self.buckets.rest())
-        self.sums.finish()
+        self._finish_sums()
         self._in_last_backward = False
         return sums
 
@@ -191,6 +196,12 @@ class DataParallel(Replicas):
         if self._in_last_backward:
             self._start(self.buckets.finished(layer))
             self.sums.poll()
+
+    def _finish_sums(self) -> None:
+        """Whatever backward left over; the last bucket has a place of its own, the same on all ranks."""
+        rest = self.buckets.rest()
+        self._start(rest[:-1])
+        self.sums.finish(rest[-1:])
 
     def _start(self, slices: list[slice]) -> None:
         for part in slices:

@@ -40,6 +40,8 @@ class World:
         local_rank: this rank's number among those on the same computer.
         seconds: spent in this world's blocking calls so far.
         threads: whether two threads may call the MPI library at once.
+        wait: where it is set, collectives are begun only, and this function waits until their request is done.
+        one_computer: whether all ranks are on the same one.
     """
 
     rank = 0
@@ -47,6 +49,8 @@ class World:
     local_rank = 0
     seconds = 0.0
     threads = True
+    one_computer = True
+    wait: Callable[[Any], None] | None = None
 
     @property
     def side(self) -> World:
@@ -115,6 +119,7 @@ class MPIWorld(World):
         self._ops = {"sum": mpi.SUM, "max": mpi.MAX, "min": mpi.MIN}
         same_computer = communicator.Split_type(mpi.COMM_TYPE_SHARED)
         self.local_rank = same_computer.rank
+        self.one_computer = same_computer.size == self.size
         same_computer.Free()
 
     @functools.cached_property
@@ -125,33 +130,35 @@ class MPIWorld(World):
         return MPIWorld(self._mpi, self._comm.Split(color, self.rank))
 
     def allreduce(self, array: NDArray, op: str = "sum") -> None:
-        self._timed(self._comm.Allreduce, self._mpi.IN_PLACE, array, self._ops[op])
+        self._collective("Allreduce", self._mpi.IN_PLACE, array, self._ops[op])
 
     def start_allreduce(self, array: NDArray) -> Any:
         return self._comm.Iallreduce(self._mpi.IN_PLACE, array, self._mpi.SUM)
 
     def finish(self, requests: list[Any]) -> None:
-        self._timed(self._mpi.Request.Waitall, requests)
+        began = time.perf_counter()
+        self._mpi.Request.Waitall(requests)
+        self.seconds += time.perf_counter() - began
 
     def progress(self, requests: list[Any]) -> bool:
         return self._mpi.Request.Testall(requests)
 
     def all_to_all(self, send: NDArray, receive: NDArray) -> None:
-        self._timed(self._comm.Alltoall, send, receive)
+        self._collective("Alltoall", send, receive)
 
     def reduce_scatter(self, array: NDArray, part: NDArray) -> None:
         counts = self._counts(array.size)
-        self._timed(self._comm.Reduce_scatter, array, part, counts, self._mpi.SUM)
+        self._collective("Reduce_scatter", array, part, counts, self._mpi.SUM)
 
     def all_gather(self, part: NDArray, array: NDArray) -> None:
-        self._timed(self._comm.Allgatherv, part, [array, self._counts(array.size)])
+        self._collective("Allgatherv", part, [array, self._counts(array.size)])
 
     def gather(self, part: NDArray, array: NDArray | None) -> None:
         receive = None if array is None else [array, self._counts(array.size)]
-        self._timed(self._comm.Gatherv, part, receive)
+        self._collective("Gatherv", part, receive)
 
     def broadcast(self, array: NDArray, root: int = 0) -> None:
-        self._timed(self._comm.Bcast, array, root)
+        self._collective("Bcast", array, root)
 
     def broadcast_text(self, text: str | None, root: int = 0) -> str:
         encoded = np.frombuffer((text or "").encode(), np.uint8).copy()
@@ -163,7 +170,7 @@ class MPIWorld(World):
         return encoded.tobytes().decode()
 
     def barrier(self) -> None:
-        self._timed(self._comm.Barrier)
+        self._collective("Barrier")
 
     def abort(self, code: int = 1) -> None:
         sys.stdout.flush()
@@ -175,9 +182,13 @@ class MPIWorld(World):
         parts = [share(length, rank, self.size) for rank in range(self.size)]
         return [part.stop - part.start for part in parts]
 
-    def _timed(self, call: Callable, *arguments: Any) -> None:
+    def _collective(self, name: str, *arguments: Any) -> None:
+        """Call the communicator's ``name``: it blocks; or its non-blocking twin, where ``wait`` does the waiting."""
         began = time.perf_counter()
-        call(*arguments)
+        if self.wait is None:
+            getattr(self._comm, name)(*arguments)
+        else:
+            self.wait(getattr(self._comm, f"I{name.lower()}")(*arguments))
         self.seconds += time.perf_counter() - began
 
 
