@@ -128,8 +128,8 @@ class DistributedConfig(Section):
     )
     shards: int = Field(8, ge=1, description="Virtual shards of a batch, when deterministic.")
     bucket_bytes: int = Field(4 << 20, ge=64, description="Size of a slice of gradients.")
-    overlap: Literal["thread", "poll", "none"] = Field(
-        "thread", description="How communication runs beside the backward pass."
+    overlap: Literal["auto", "thread", "poll", "none"] = Field(
+        "auto", description="How communication runs beside the backward pass."
     )
     compression: Literal["bfloat16", "float16", "top_k", "power_sgd"] | dict | None = Field(
         None, description="Less traffic for less exact gradients (default: as they are)."
