@@ -109,28 +109,22 @@ class Protocol:
         ]
 
     def tuning_rates(self, results: Results, task: str, contender: Contender) -> list[float]:
-        """The grid; and beyond an edge at which the best rate lies, the next rate."""
-        rates = sorted(self.grid(contender))
-        if self.rates is not None:  # asked for by the user: no others
-            return rates
+        """The grid, the rates it grew by so far, and beyond an edge at which the best rate lies the next one."""
+        grid = sorted(self.grid(contender))
         tried = self.tried(results, task, contender)
-        if not set(rates) <= set(tried):
+        if self.rates is not None or not set(grid) <= set(
+            tried
+        ):  # asked for by the user: no others
+            return grid
+        rates = sorted(tried)
+        best = best_rate(tried, self.tables[task])
+        if not learns(mean_metric(tried[best]), self.tables[task]):
             return rates
-        lowest, highest = rates[0], rates[-1]
-        for _ in range(EXTENSIONS):
-            best = best_rate(tried, self.tables[task])
-            if not learns(mean_metric(tried[best]), self.tables[task]):
-                break
-            if best == rates[0]:
-                rates.insert(0, neighbor(rates[0], -1))
-            elif best == rates[-1]:
-                rates.append(neighbor(rates[-1], 1))
-            else:
-                break
-            if rates[0] not in tried or rates[-1] not in tried:
-                break
-        within = neighbor(lowest, -EXTENSIONS), neighbor(highest, EXTENSIONS)
-        return [rate for rate in rates if within[0] <= rate <= within[1]]
+        if best == rates[0] and best > neighbor(grid[0], -EXTENSIONS):
+            rates.insert(0, neighbor(best, -1))
+        if best == rates[-1] and best < neighbor(grid[-1], EXTENSIONS):
+            rates.append(neighbor(best, 1))
+        return rates
 
     def tried(self, results: Results, task: str, contender: Contender) -> dict[float, list[Record]]:
         """rate -> the records of its tuning runs, of those rates for which all are there."""

@@ -20,6 +20,7 @@ from tinydl.training.model import BaseModel
 from tinydl.training.steps import as_inputs, backward, compute_loss, forward, regularization
 
 WINDOW = 10  # steps over whose median loss the target is looked for: one lucky or spoiled batch does not count
+NORM_BATCHES = 50  # from which BatchNorm learns its running means anew, for weights that it was not trained with
 CURVE_POINTS = 100  # at which gradients are looked at layer by layer
 
 
@@ -65,7 +66,7 @@ def run_task(
     A loss, gradient or weight that is not finite ends the run, unless the optimizer guards against it (``guards``):
     then training goes on, and BatchNorm's running means forget the batch.
     """
-    data, steps = task.data(), task.steps(scale)
+    steps = task.steps(scale)
     model = task.model(seed)
     model.compile(optimizer, task.loss, ["accuracy"] if task.metric == "accuracy" else [])
     model.set_needs_input_grad(False)
@@ -75,7 +76,7 @@ def run_task(
     with threadpool_limits(limits=1, user_api="blas"), np.errstate(all="ignore"):
         try:
             train(task, model, steps, seed, result, watch_layers)
-            measured = evaluate(task, model, data.x_test, data.y_test)
+            measured = evaluate(task, model, seed)
         except FloatingPointError:
             measured = math.nan
     result.non_finite = not math.isfinite(measured)
@@ -151,12 +152,16 @@ def note(info: StepInfo, result: RunResult) -> None:
         series.append(float(value))
 
 
-def evaluate(task: Task, model: BaseModel, x: NDArray, y: NDArray) -> float:
-    """The task's metric; NaN where the model's outputs are not finite."""
+def evaluate(task: Task, model: BaseModel, seed: int) -> float:
+    """The task's metric on the test samples; NaN where the model's outputs are not finite."""
+    data = task.data()
     # An optimizer that trains other weights than it recommends (schedule-free ones) changes over meanwhile.
-    evaluating = getattr(model.optimizer, "evaluating", contextlib.nullcontext)
-    with evaluating():
-        measured = model.evaluate(x, y, batch_size=256)
+    evaluating = getattr(model.optimizer, "evaluating", None)
+    with contextlib.nullcontext() if evaluating is None else evaluating():
+        if evaluating is not None and model.states:
+            for x, _ in islice(batches(task, seed), NORM_BATCHES):
+                forward(model, as_inputs(model, x), training=True)
+        measured = model.evaluate(data.x_test, data.y_test, batch_size=256)
     if not math.isfinite(measured["loss"]):
         return math.nan
     return 100 * measured["accuracy"] if task.metric == "accuracy" else measured["loss"]
