@@ -13,7 +13,7 @@ from numba import prange
 
 from ..reference.activations import ACTIVATIONS
 from . import activation_functions, elementary
-from ._passes import BLOCK, Pass, block_size, blocks, check_floats, check_out, check_shape, overlaps
+from ._passes import Pass, blocks, check_floats, check_out, check_shape, overlaps, part
 from .rows import row_dot, row_max, row_sum, rows_per_block
 
 
@@ -53,18 +53,16 @@ def _unary_loops(function: Callable) -> tuple[Callable, Callable]:
     def unary(x, out, alpha):
         alpha = x.dtype.type(alpha)
         for block in prange(blocks(x.size)):
-            start = block * BLOCK
-            for k in range(block_size(block, x.size)):
-                i = start + k
-                out[i] = function(x[i], alpha)
+            here, there = part(x, block), part(out, block)
+            for k in range(here.size):
+                there[k] = function(here[k], alpha)
 
     def unary_in_place(x, alpha):
         alpha = x.dtype.type(alpha)
         for block in prange(blocks(x.size)):
-            start = block * BLOCK
-            for k in range(block_size(block, x.size)):
-                i = start + k
-                x[i] = function(x[i], alpha)
+            here = part(x, block)
+            for k in range(here.size):
+                here[k] = function(here[k], alpha)
 
     return unary, unary_in_place
 
@@ -73,18 +71,16 @@ def _binary_loops(function: Callable) -> tuple[Callable, Callable]:
     def binary(grad, known, out, alpha):
         alpha = grad.dtype.type(alpha)
         for block in prange(blocks(grad.size)):
-            start = block * BLOCK
-            for k in range(block_size(block, grad.size)):
-                i = start + k
-                out[i] = function(grad[i], known[i], alpha)
+            here, other, there = part(grad, block), part(known, block), part(out, block)
+            for k in range(here.size):
+                there[k] = function(here[k], other[k], alpha)
 
     def binary_in_place(grad, known, alpha):
         alpha = grad.dtype.type(alpha)
         for block in prange(blocks(grad.size)):
-            start = block * BLOCK
-            for k in range(block_size(block, grad.size)):
-                i = start + k
-                grad[i] = function(grad[i], known[i], alpha)
+            here, other = part(grad, block), part(known, block)
+            for k in range(here.size):
+                here[k] = function(here[k], other[k], alpha)
 
     return binary, binary_in_place
 

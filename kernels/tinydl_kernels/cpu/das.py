@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 
 from ._jit import REASSOCIATE
-from ._passes import BLOCK, Pass, block_size, blocks, check_floats, check_shape
+from ._passes import BLOCK, Pass, blocks, check_floats, check_shape, part
 
 
 def _moments(value, grad, m, v, g_scale, beta_1, beta_2, m_scale, root, epsilon, sums):
@@ -18,20 +18,20 @@ def _moments(value, grad, m, v, g_scale, beta_1, beta_2, m_scale, root, epsilon,
     g_scale, beta_1, beta_2 = real(g_scale), real(beta_1), real(beta_2)
     m_scale, root, epsilon = real(m_scale), real(root), real(epsilon)
     for block in prange(sums.shape[0]):
-        start = block * BLOCK
+        w, gradient = part(value, block), part(grad, block)
+        mean, square = part(m, block), part(v, block)
         u_squares, m_times_u, w_squares = 0.0, 0.0, 0.0
-        for k in range(block_size(block, value.size)):
-            i = start + k
-            g = g_scale * grad[i]
-            first = beta_1 * m[i] + new_1 * g
-            second = beta_2 * v[i] + new_2 * g * g
-            m[i] = first
-            v[i] = second
+        for k in range(w.size):
+            g = g_scale * gradient[k]
+            first = beta_1 * mean[k] + new_1 * g
+            second = beta_2 * square[k] + new_2 * g * g
+            mean[k] = first
+            square[k] = second
             m_hat = m_scale * first
             u = m_hat / (root * np.sqrt(second) + epsilon)
             u_squares += np.float64(u) * np.float64(u)
             m_times_u += np.float64(m_hat) * np.float64(u)
-            w_squares += np.float64(value[i]) * np.float64(value[i])
+            w_squares += np.float64(w[k]) * np.float64(w[k])
         sums[block, 0] = u_squares
         sums[block, 1] = m_times_u
         sums[block, 2] = w_squares
@@ -42,11 +42,10 @@ def _apply(value, m, v, factor, root, epsilon, decay):
     real = value.dtype.type
     factor, root, epsilon, decay = real(factor), real(root), real(epsilon), real(decay)
     for block in prange(blocks(value.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, value.size)):
-            i = start + k
-            kept = value[i] - decay * value[i]
-            value[i] = kept - factor * m[i] / (root * np.sqrt(v[i]) + epsilon)
+        w, mean, square = part(value, block), part(m, block), part(v, block)
+        for k in range(w.size):
+            kept = w[k] - decay * w[k]
+            w[k] = kept - factor * mean[k] / (root * np.sqrt(square[k]) + epsilon)
 
 
 _MOMENTS, _APPLY = Pass(_moments, REASSOCIATE), Pass(_apply)

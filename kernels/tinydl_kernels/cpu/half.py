@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from ._passes import BLOCK, Pass, block_size, blocks
+from ._passes import Pass, blocks, part
 
 HALF = np.uint32(0x7FFF)
 ONE = np.uint32(1)
@@ -20,20 +20,20 @@ INFINITY = np.uint32(0x7F800000)  # larger bits, but for the sign, are a NaN's
 
 def _pack(bits, out):
     for block in prange(blocks(out.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, out.size)):
-            u = bits[start + k]
+        here, there = part(bits, block), part(out, block)
+        for k in range(there.size):
+            u = here[k]
             upper = np.uint32(u >> WORD)
             rounded = np.uint32(np.uint32(u + HALF) + np.uint32(upper & ONE)) >> WORD
             is_nan = np.uint32(u & ALL_BUT_SIGN) > INFINITY
-            out[start + k] = np.uint16(upper | QUIET) if is_nan else np.uint16(rounded)
+            there[k] = np.uint16(upper | QUIET) if is_nan else np.uint16(rounded)
 
 
 def _unpack(bits, out):
     for block in prange(blocks(out.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, out.size)):
-            out[start + k] = np.uint32(bits[start + k]) << WORD
+        here, there = part(bits, block), part(out, block)
+        for k in range(there.size):
+            there[k] = np.uint32(here[k]) << WORD
 
 
 _PACK, _UNPACK = Pass(_pack), Pass(_unpack)

@@ -11,7 +11,7 @@ from numba import prange
 
 from . import elementary
 from ._jit import REASSOCIATE, jit
-from ._passes import BLOCK, CONTRACT, Pass, block_size, blocks, check_floats, check_shape
+from ._passes import CONTRACT, Pass, blocks, check_floats, check_shape, part
 from .elementary import elementary as elementary_function
 from .rows import row_max, row_sum, rows_per_block
 
@@ -128,10 +128,10 @@ def _logistic_loss(fmt):
 
 def _logistic(logits, targets, losses, grad):
     for block in prange(blocks(logits.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, logits.size)):
-            i = start + k
-            losses[i], grad[i] = _logistic_loss(logits[i], targets[i])
+        z, t = part(logits, block), part(targets, block)
+        loss, slope = part(losses, block), part(grad, block)
+        for k in range(z.size):
+            loss[k], slope[k] = _logistic_loss(z[k], t[k])
 
 
 _CLASS_NUMBERS, _DISTRIBUTIONS = Pass(_class_numbers), Pass(_distributions)

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import prange
 
-from ._passes import BLOCK, Pass, block_size, blocks, check_floats, check_shape
+from ._passes import BLOCK, Pass, blocks, check_floats, check_shape, part
 from .elementary import bits, elementary
 
 # --- loops ------------------------------------------------------------------------------------------
@@ -24,10 +24,9 @@ def _sgd(value, grad, lr, decay):
     real = value.dtype.type
     lr, decay = real(lr), real(decay)
     for block in prange(blocks(value.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, value.size)):
-            i = start + k
-            value[i] -= lr * grad[i] + decay * value[i]
+        w, g = part(value, block), part(grad, block)
+        for k in range(w.size):
+            w[k] -= lr * g[k] + decay * w[k]
 
 
 def _momentum(value, grad, velocity, lr, momentum, of_velocity, of_grad, decay):
@@ -36,13 +35,12 @@ def _momentum(value, grad, velocity, lr, momentum, of_velocity, of_grad, decay):
     lr, momentum, decay = real(lr), real(momentum), real(decay)
     of_velocity, of_grad = real(of_velocity), real(of_grad)
     for block in prange(blocks(value.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, value.size)):
-            i = start + k
-            v = momentum * velocity[i] - lr * grad[i]
-            velocity[i] = v
-            kept = value[i] - decay * value[i]
-            value[i] = kept + (of_velocity * v + of_grad * grad[i])
+        w, g, speed = part(value, block), part(grad, block), part(velocity, block)
+        for k in range(w.size):
+            v = momentum * speed[k] - lr * g[k]
+            speed[k] = v
+            kept = w[k] - decay * w[k]
+            w[k] = kept + (of_velocity * v + of_grad * g[k])
 
 
 def _adam(value, grad, m, v, beta_1, beta_2, rate, grad_rate, root, epsilon, decay):
@@ -52,17 +50,17 @@ def _adam(value, grad, m, v, beta_1, beta_2, rate, grad_rate, root, epsilon, dec
     beta_1, beta_2, rate, grad_rate = real(beta_1), real(beta_2), real(rate), real(grad_rate)
     root, epsilon, decay = real(root), real(epsilon), real(decay)
     for block in prange(blocks(value.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, value.size)):
-            i = start + k
-            g = grad[i]
-            first = beta_1 * m[i] + new_1 * g
-            second = beta_2 * v[i] + new_2 * g * g
-            m[i] = first
-            v[i] = second
-            kept = value[i] - decay * value[i]
+        w, gradient = part(value, block), part(grad, block)
+        mean, square = part(m, block), part(v, block)
+        for k in range(w.size):
+            g = gradient[k]
+            first = beta_1 * mean[k] + new_1 * g
+            second = beta_2 * square[k] + new_2 * g * g
+            mean[k] = first
+            square[k] = second
+            kept = w[k] - decay * w[k]
             divisor = root * np.sqrt(second) + epsilon
-            value[i] = kept - (rate * first + grad_rate * g) / divisor
+            w[k] = kept - (rate * first + grad_rate * g) / divisor
 
 
 def _rmsprop(centered, with_velocity):
@@ -79,22 +77,22 @@ def _rmsprop(centered, with_velocity):
             real(decay),
         )
         for block in prange(blocks(value.size)):
-            start = block * BLOCK
-            for k in range(block_size(block, value.size)):
-                i = start + k
-                g = grad[i]
-                variance = rho * square[i] + new * g * g
-                square[i] = variance
+            w, gradient, squares = part(value, block), part(grad, block), part(square, block)
+            means, speed = part(average, block), part(velocity, block)
+            for k in range(w.size):
+                g = gradient[k]
+                variance = rho * squares[k] + new * g * g
+                squares[k] = variance
                 if centered:
-                    mean = rho * average[i] + new * g
-                    average[i] = mean
+                    mean = rho * means[k] + new * g
+                    means[k] = mean
                     variance -= mean * mean
                     variance = real(0) if variance < real(0) else variance
                 step = -lr * g / (np.sqrt(variance) + epsilon)
                 if with_velocity:
-                    step += momentum * velocity[i]
-                    velocity[i] = step
-                value[i] = value[i] - decay * value[i] + step
+                    step += momentum * speed[k]
+                    speed[k] = step
+                w[k] = w[k] - decay * w[k] + step
 
     return rmsprop
 
@@ -143,31 +141,29 @@ def _exponent_mask(fmt):
 
 def _all_finite(x, finite):
     for block in prange(finite.size):
-        start = block * BLOCK
-        largest = _exponent_bits(x[start])
-        for k in range(block_size(block, x.size)):
-            exponent = _exponent_bits(x[start + k])
+        here = part(x, block)
+        largest = _exponent_bits(here[0])
+        for k in range(here.size):
+            exponent = _exponent_bits(here[k])
             largest = exponent if exponent > largest else largest
-        finite[block] = largest != _exponent_mask(x[start])
+        finite[block] = largest != _exponent_mask(here[0])
 
 
 def _clip(x, limit):
     limit = x.dtype.type(limit)
     for block in prange(blocks(x.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, x.size)):
-            i = start + k
-            y = limit if x[i] > limit else x[i]
-            x[i] = -limit if y < -limit else y
+        here = part(x, block)
+        for k in range(here.size):
+            y = limit if here[k] > limit else here[k]
+            here[k] = -limit if y < -limit else y
 
 
 def _scale(x, factor):
     factor = x.dtype.type(factor)
     for block in prange(blocks(x.size)):
-        start = block * BLOCK
-        for k in range(block_size(block, x.size)):
-            i = start + k
-            x[i] *= factor
+        here = part(x, block)
+        for k in range(here.size):
+            here[k] *= factor
 
 
 _SGD, _MOMENTUM, _ADAM = Pass(_sgd), Pass(_momentum), Pass(_adam)
