@@ -26,18 +26,18 @@ from measuring import (
 from options import MPI_PYTHON, SECONDS, MpiPython, Seconds, cases
 from parties import Party, alone, mpi_ranks
 
-DEFAULT = ["lenet:64", "cnn:64", "mlp-5m:256"]
+DEFAULT = ["lenet:64", "lenet:256", "cnn:64", "mlp-5m:256", "mlp-5m:1024"]
 
 
 def main(
     networks: Annotated[list[str] | None, typer.Argument(help="NETWORK:BATCH…")] = None,
     mpi_python: MpiPython = MPI_PYTHON,
     seconds: Seconds = SECONDS,
-    overlap: Annotated[list[str] | None, typer.Option(help="thread, poll or none")] = None,
+    overlap: Annotated[list[str] | None, typer.Option(help="auto, thread, poll or none")] = None,
     name: str = "weak-scaling",
 ) -> None:
     """Weak scaling from one process to two ranks."""
-    ways = overlap or ["thread"]
+    ways = overlap or ["auto"]
     one, two = Party(alone(mpi_python), 1), Party(alone(mpi_python, 2), 2)
     ranks = Party(mpi_ranks(mpi_python), 2)
     found = []
