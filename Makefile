@@ -58,7 +58,7 @@ $(READY): pyproject.toml setup.py
 
 $(PEERS)/.ready: pyproject.toml setup.py
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[data,test]'
+	$(PEERS)/bin/python -m pip install --quiet torch==2.13.0 prodigyopt schedulefree --editable '.[data,test]'
 	touch $@
 
 clean:

@@ -1,12 +1,15 @@
 """The tasks: their data, networks and bad batches; and that tasks of one's own are found."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tinydl.study import LARGE_BATCH_TASKS, MAIN_TASKS, TASKS, Task
+from tinydl.study import LARGE_BATCH_TASKS, MAIN_TASKS, TASKS, Task, run_task
 from tinydl.study import tasks as tasks_module
+from tinydl.study.contenders import get as get_kind
 from tinydl.study.tasks import get
 
 DIGITS = (tasks_module.digits, tasks_module.noisy_digits)  # what is at hand without any files
@@ -90,3 +93,16 @@ def test_a_metric_that_is_none_is_refused():
 def test_data_are_read_once():
     assert tasks_module.digits() is TASKS["digits"].data()
     assert isinstance(TASKS["digits"], Task)
+
+
+def test_the_task_in_the_readme_runs(tmp_path):
+    """What the text tells people to write is what works."""
+    text = (Path(tasks_module.__file__).parent / "README.md").read_text(encoding="utf-8")
+    mytasks, mine = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "mytasks.py").write_text(mytasks, encoding="utf-8")
+    (tmp_path / "mine.py").write_text(mine, encoding="utf-8")
+    task = get(f"{tmp_path}/mytasks.py:sign_of_product")
+    for optimizer in ("careful", "lively"):
+        kind = get_kind(f"{tmp_path}/mine.py:{optimizer}")
+        made = kind.make(0.01, task.steps())
+        assert run_task(task, made, seed=0).metric > 80

@@ -123,13 +123,18 @@ def get(name: str) -> Kind:
             f"unknown optimizer {name!r}{hint}: expected one of {', '.join(KINDS)}, or a function in a file of "
             "your own as FILE.py:FUNCTION"
         )
-    function: Callable[..., Any] = from_file(name)
+    return own(name)
+
+
+@functools.cache
+def own(reference: str) -> Kind:
+    function: Callable[..., Any] = from_file(reference)
     try:
         made, has_default = function(), True
     except TypeError:  # it must be told a rate
         made, has_default = function(0.001), False
     if not isinstance(made, Optimizer):
-        raise TypeError(f"{name} must return a tinydl optimizer, got {type(made).__name__}")
+        raise TypeError(f"{reference} must return a tinydl optimizer, got {type(made).__name__}")
     if not has_default:
         return Kind(lambda rate, steps: function(rate), half_decades(-4, -1), 0.001)
     rate = made.learning_rate
