@@ -91,6 +91,11 @@ def test_a_metric_that_is_none_is_refused():
 
 
 def test_data_are_read_once():
+    calls = []
+    task = dataclasses.replace(
+        TASKS["digits"], data=lambda: calls.append(1) or tasks_module.digits()
+    )
+    assert task.data() is task.data() and calls == [1]
     assert tasks_module.digits() is TASKS["digits"].data()
     assert isinstance(TASKS["digits"], Task)
 

@@ -90,7 +90,8 @@ class Task:
             raise ValueError(
                 f"task {self.name}: metric must be 'accuracy' or 'loss', got {self.metric!r}"
             )
-        object.__setattr__(self, "data", functools.cache(self.data))
+        if not hasattr(self.data, "cache_info"):
+            object.__setattr__(self, "data", functools.cache(self.data))
 
     @property
     def higher_is_better(self) -> bool:
