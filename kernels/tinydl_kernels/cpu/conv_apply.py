@@ -19,7 +19,7 @@ from numba import types
 
 from . import conv_blocks as f
 from ._jit import NativeKernel, jit, native
-from .conv_blocks import block_at, fill_position_tables, place_of
+from .conv_blocks import block_at, fill_position_tables, look_ahead, place_of, positions_of
 from .conv_gather import gather
 from .conv_tile import GROUP, STORE, sweep_dense, sweep_depthwise
 from .matmul_tile import VECTORS
@@ -52,7 +52,7 @@ def window_of(fields, start, size, workspace):
 @jit(cache=False)
 def _multiply(fields, a, c, size, workspace):
     """All filters of the block: c[p, k] = f(sum over q of a[p, q] b[q, k] + bias[k])."""
-    positions, panel_width = size[0] * size[1] * size[2], VECTORS * lanes(workspace)
+    positions, panel_width = positions_of(size), VECTORS * lanes(workspace)
     grouped = size[2] % GROUP == 0  # positions of a row are equally far apart
     taps, columns = fields[f.TAPS], fields[f.COLUMNS]
     rows_at, taps_at, places_at = fields[f.POSITION_TABLE], fields[f.TAP_TABLE], fields[f.PLACES]
@@ -63,22 +63,22 @@ def _multiply(fields, a, c, size, workspace):
         bias = _part_of_bias(fields, k, workspace)
         sweep_dense(
             taps, a, fields, rows_at, taps_at, b, panel_width, advance(c, k), places_at,
-            positions, n, grouped, STORE, bias, slope,
+            f.AHEAD, positions, n, grouped, STORE, bias, slope,
         )  # fmt: skip
 
 
 @jit(cache=False)
 def _multiply_depthwise(fields, a, c, size, workspace):
     """All channels of the block: c[p, k] = f(sum over q of a[p, q, k] b[q, k] + bias[k])."""
-    positions = size[0] * size[1] * size[2]
+    positions = positions_of(size)
     slope = np.int64(fields[f.SLOPE]).view(np.float64)
     for k in range(0, fields[f.COLUMNS], lanes(workspace)):
         n = min(lanes(workspace), fields[f.COLUMNS] - k)
         b = advance(pointer(workspace, fields[f.B]), k)
         sweep_depthwise(
             fields[f.TAPS], advance(a, k), fields, fields[f.POSITION_TABLE], fields[f.TAP_TABLE],
-            b, fields[f.PITCH], advance(c, k), fields[f.PLACES], positions, n, STORE,
-            _part_of_bias(fields, k, workspace), slope,
+            b, fields[f.PITCH], advance(c, k), fields[f.PLACES], f.AHEAD, positions, n,
+            STORE, _part_of_bias(fields, k, workspace), slope,
         )  # fmt: skip
 
 
@@ -99,6 +99,10 @@ def _make_kernel(multiply: Callable) -> dict[np.dtype, NativeKernel]:
                 last_size = size
             a = window_of(fields, start, size, workspace)
             c = advance(pointer(workspace, fields[f.C]), place_of(fields, start))
+            look_ahead(
+                fields, block + 1, fields[f.LAST], (0, fields[f.IMAGES]), positions_of(size),
+                fields[f.C], workspace,
+            )  # fmt: skip
             multiply(fields, a, c, size, workspace)
         return 0
 

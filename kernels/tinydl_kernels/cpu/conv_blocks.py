@@ -7,19 +7,27 @@ the addresses. So the kernels are compiled once for an element type, whatever th
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from ..windows import Pair
 from ._jit import jit
-from .conv_tile import TALLEST
+from .conv_ahead import AHEAD_FIELDS, LINES, STREAM, set_stream
+from .conv_tile import DEPTHWISE_HEIGHTS, NARROW_HEIGHTS, TALLEST, WIDE_HEIGHTS
+from .matmul_tile import VECTORS
+from .simd import itemsize as bytes_of
 from .target import vector_bytes
 
 # Bytes of input that a block of outputs may cover: with a panel of weights they share the
 # second-level cache. Windows so large that a single position needs more are rare.
 WINDOW_BYTES = 192 * 1024
 POSITIONS = 1024  # positions of a block
+
+# Arrays that together are smaller than this are likely to lie in the third-level cache. From there they
+# come so soon that a depthwise convolution, which computes little, does not gain by asking ahead.
+NEAR_BYTES = 16 << 20
 
 # The fields. X is the array that is read through the tables, B the one that is read row by row
 # (packed weights, or the gradient of the output), C the result. Addresses are in bytes, all else in
@@ -39,7 +47,11 @@ POSITIONS = 1024  # positions of a block
 # Numbers of taps (with channels) and of columns of the product, and where the tables begin.
 (TAPS, COLUMNS, TAP_TABLE, TAP_PLACES, POSITION_TABLE, PLACES) = range(33, 39)
 (CHUNK_IMAGES, CHUNK_SIZE, ROW_STEP, ACCUMULATE, WINDOW) = range(39, 44)
-FIELDS = 44
+# Streams of memory that the next block needs, and how many rows and columns a tile has; 0 rows: it is
+# not worth the trouble.
+AHEAD = 44
+(TILE_ROWS, TILE_COLUMNS) = range(AHEAD + AHEAD_FIELDS, AHEAD + AHEAD_FIELDS + 2)
+FIELDS = AHEAD + AHEAD_FIELDS + 2
 
 
 class Correlation(NamedTuple):
@@ -135,6 +147,10 @@ def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwis
     fields[BLOCK_IMAGES], fields[BLOCK_HEIGHT], fields[BLOCK_WIDTH] = images, height, width
     fields[GATHERS], fields[PITCH] = gathers, pitch
     fields[TAPS], fields[COLUMNS] = len(taps), r.filters
+    is_near = r.images * (prod(r.x_size) * r.pixel + places[0]) * itemsize < NEAR_BYTES
+    fields[TILE_ROWS], fields[TILE_COLUMNS] = _tile(r.filters, lanes, depthwise)
+    if depthwise and is_near:
+        fields[TILE_ROWS] = 0
     fields[TAP_TABLE], fields[TAP_PLACES] = tap_table, tap_places
     fields[POSITION_TABLE], fields[PLACES] = position_table, position_places
     fields[tap_table : tap_table + len(taps)] = taps
@@ -142,6 +158,18 @@ def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwis
     window = window_size(images, height, width) if gathers else 0
     fields[WINDOW] = -(-window // lanes) * lanes
     return Layout(fields, blocks, int(fields[WINDOW]), positions)
+
+
+def _tile(columns: int, lanes: int, depthwise: bool) -> Pair:
+    """Rows and columns of the tiles that `conv_tile` uses for so many columns."""
+    if depthwise:
+        return DEPTHWISE_HEIGHTS[0], lanes
+    return (NARROW_HEIGHTS[0], lanes) if columns <= lanes else (WIDE_HEIGHTS[0], VECTORS * lanes)
+
+
+@jit(cache=False)
+def positions_of(size):
+    return size[0] * size[1] * size[2]
 
 
 @jit(cache=False)
@@ -201,3 +229,26 @@ def fill_position_tables(fields, size):
     for extra in range(p, p + TALLEST):
         fields[table + extra] = fields[table + p - 1]
         fields[places + extra] = fields[places + p - 1]
+
+
+@jit(cache=False)
+def look_ahead(fields, block, blocks, images, rows, places, like):
+    """Let the tiles that follow, over `rows` rows and all columns, fetch what `block` will need: its
+    part of X, and of the array at the address `places` that belongs to the positions. There are
+    `blocks` blocks; they cover images[0] ... images[1] - 1. `like` points to elements."""
+    fields[AHEAD + LINES] = fields[AHEAD + STREAM + LINES] = 0
+    height, width = fields[TILE_ROWS], fields[TILE_COLUMNS]
+    if block >= blocks or height == 0 or fields[BLOCK_WIDTH] != fields[WIDTH]:
+        return
+    tiles = (rows + height - 1) // height * ((fields[COLUMNS] + width - 1) // width)
+    start, (count, height, _) = block_at(fields, block, images[0], images[1])
+    n, i, _ = start
+    row = fields[X_WIDTH] * fields[X_PIXEL] * bytes_of(like)
+    top = i * fields[STRIDE_H] + fields[TOP]
+    bottom = min(top + (height - 1) * fields[STRIDE_H] + fields[SPAN_H], fields[X_HEIGHT])
+    top = max(0, top)
+    x = fields[X] + (n * fields[X_HEIGHT] + top) * row
+    set_stream(fields, AHEAD, x, ((count - 1) * fields[X_HEIGHT] + bottom - top) * row, tiles)
+    place = places + place_of(fields, start) * bytes_of(like)
+    numbers = (count - 1) * fields[PLACE_IMAGE] + height * fields[PLACE_ROW]
+    set_stream(fields, AHEAD + STREAM, place, numbers * bytes_of(like), tiles)

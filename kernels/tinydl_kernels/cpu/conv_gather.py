@@ -14,6 +14,9 @@ from ._jit import jit
 from .matmul_tile import VECTORS
 from .simd import I64, Emitter, advance, intrinsic
 
+# No loop here is unrolled: LLVM would unroll those around it as well, again and again, until copying
+# is the larger part of every kernel, while it waits for memory anyway.
+
 
 @intrinsic
 def copy(e: Emitter, count: ir.Value, source: ir.Value, target: ir.Value) -> None:
@@ -25,7 +28,7 @@ def copy(e: Emitter, count: ir.Value, source: ir.Value, target: ir.Value) -> Non
         e.store(e.load(e.at(source, offset)), e.at(target, offset))
         return []
 
-    e.loop(full, [], one)
+    e.loop(full, [], one, unroll=False)
     done = e.builder.mul(full, I64(e.lanes))
     mask = e.mask(e.builder.sub(count, done))
     e.masked_store(e.masked_load(e.at(source, done), mask), e.at(target, done), mask)
@@ -34,15 +37,48 @@ def copy(e: Emitter, count: ir.Value, source: ir.Value, target: ir.Value) -> Non
 @intrinsic
 def clear(e: Emitter, count: ir.Value, target: ir.Value) -> None:
     """target[i] = 0, i < count."""
-    full = e.builder.sdiv(count, I64(e.lanes))
 
     def one(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        e.store(e.zero, e.at(target, e.builder.mul(i, I64(e.lanes))))
+        offset = e.builder.mul(i, I64(e.lanes))
+        e.masked_store(e.zero, e.at(target, offset), e.mask(e.builder.sub(count, offset)))
         return []
 
-    e.loop(full, [], one)
-    done = e.builder.mul(full, I64(e.lanes))
-    e.masked_store(e.zero, e.at(target, done), e.mask(e.builder.sub(count, done)))
+    e.loop(_vectors(e, count), [], one, unroll=False)
+
+
+@intrinsic
+def copy_pixels(
+    e: Emitter,
+    count: ir.Value,
+    source: ir.Value,
+    pixel: ir.Value,
+    channels: ir.Value,
+    target: ir.Value,
+    pitch: ir.Value,
+) -> None:
+    """target[s, c] = source[s, c] for c < channels, 0 for channels <= c < pitch, s < count; pixels are
+    `pixel` numbers apart in the source and `pitch` in the target."""
+
+    def part(i: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+        """One vector of all pixels: its masks are made once."""
+        offset = e.builder.mul(i, I64(e.lanes))
+        wanted = e.mask(e.builder.sub(channels, offset))
+        inside = e.mask(e.builder.sub(pitch, offset))
+
+        def one(_: ir.Value, places: list[ir.Value]) -> list[ir.Value]:
+            source, target = places
+            e.masked_store(e.masked_load(source, wanted), target, inside)
+            return [e.at(source, pixel), e.at(target, pitch)]
+
+        e.loop(count, [e.at(source, offset), e.at(target, offset)], one, unroll=False)
+        return []
+
+    e.loop(_vectors(e, pitch), [], part, unroll=False)
+
+
+def _vectors(e: Emitter, count: ir.Value) -> ir.Value:
+    """How many vectors hold so many numbers."""
+    return e.builder.sdiv(e.builder.add(count, I64(e.lanes - 1)), I64(e.lanes))
 
 
 @jit(cache=False)
@@ -62,14 +98,12 @@ def gather(image, height, width, pixel, channels, top, left, rows, columns, pitc
             clear(columns * pitch, line)
             continue
         source = advance(image, ((top + r) * width + left + start) * pixel)
+        target = advance(line, start * pitch)
         clear(start * pitch, line)
         if pitch == pixel and pitch == channels:
-            copy((stop - start) * pitch, source, advance(line, start * pitch))
+            copy((stop - start) * pitch, source, target)
         else:
-            for s in range(stop - start):
-                target = advance(line, (start + s) * pitch)
-                copy(channels, advance(source, s * pixel), target)
-                clear(pitch - channels, advance(target, channels))
+            copy_pixels(stop - start, source, pixel, channels, target, pitch)
         clear((columns - stop) * pitch, advance(line, stop * pitch))
 
 

@@ -38,13 +38,22 @@ class _Memory(threading.local):
             len(self.workspaces) < count
             or self.workspaces.itemsize * self.workspaces.shape[1] < size
         ):
-            self.workspaces = np.empty((count, -(-size // 4096) * 512 + 8))
+            # A row is no multiple of a page, lest two threads' rows fall into the same sets.
+            width = -(-size // 4096) * 512 + 8
+            self.workspaces = _aligned(count * width * 8).view(np.float64).reshape(count, width)
         return self.workspaces[:count]
 
     def weights(self, size: int, dtype: np.dtype) -> np.ndarray:
         if self.panels.nbytes < size * dtype.itemsize:
-            self.panels = np.empty(size * dtype.itemsize, np.uint8)
+            self.panels = _aligned(size * dtype.itemsize)
         return self.panels[: size * dtype.itemsize].view(dtype)
+
+
+def _aligned(size: int) -> np.ndarray:
+    """So many bytes, beginning with a cache line: a vector that lies in two lines takes two loads."""
+    buffer = np.empty(size + 63, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + size]
 
 
 memory = _Memory()

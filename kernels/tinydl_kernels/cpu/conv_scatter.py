@@ -20,6 +20,7 @@ from llvmlite import ir
 
 from ..windows import ConvGeometry
 from ._jit import jit
+from .conv_ahead import AHEAD_FIELDS
 from .conv_apply import compile_for_both
 from .conv_gather import clear
 from .conv_run import equal_shares, pack_weights, run, threads_for, vector_lanes
@@ -35,7 +36,8 @@ BUFFER_BYTES = 96 * 1024
 (HEIGHT, WIDTH, CHANNELS, FILTERS, POSITIONS, OUT_WIDTH) = range(5, 11)
 (TAPS_H, TAPS_W, STRIDE_H, STRIDE_W, DILATION_H, DILATION_W, TOP, LEFT) = range(11, 19)
 (BLOCK, PITCH, ROW_TABLE, STEP_TABLE, PLACES) = range(19, 24)
-FIELDS = 24
+AHEAD = 24  # the streams of `conv_ahead`: none
+FIELDS = AHEAD + AHEAD_FIELDS
 
 
 def pays(g: ConvGeometry, itemsize: int) -> bool:
@@ -113,7 +115,7 @@ def _contributions(fields, dy, count, buffer):
         sweep_dense(
             fields[FILTERS], dy, fields, fields[ROW_TABLE], fields[STEP_TABLE],
             advance(pointer(buffer, fields[PANELS]), j * fields[FILTERS]), width,
-            advance(buffer, j), fields[PLACES], count, min(width, window - j), True,
+            advance(buffer, j), fields[PLACES], AHEAD, count, min(width, window - j), True,
             STORE, pointer(buffer, 0), 1.0,
         )  # fmt: skip
     for extra in range(count, min(count + TALLEST, fields[BLOCK])):

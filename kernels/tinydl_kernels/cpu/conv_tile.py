@@ -34,6 +34,7 @@ from typing import Any
 from llvmlite import ir
 
 from ._jit import jit
+from .conv_ahead import fetch_ahead
 from .matmul_tile import VECTORS
 from .simd import I64, Emitter, intrinsic, lanes
 from .target import vector_registers
@@ -204,9 +205,12 @@ def _make_sweep(tiles: tuple, heights: tuple[int, int, int]) -> Callable:
     tall, middle, low = tiles
     most, fewer, least = heights
 
-    def sweep(q, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, mode, bias, slope):
+    def sweep(
+        q, a, tables, row_at, step_at, b, b_step, c, place_at, ahead_at, m, n, mode, bias, slope
+    ):
         for i in range(0, m, most):
             rows, at, to = min(most, m - i), row_at + i, place_at + i
+            fetch_ahead(tables, ahead_at, a)
             if rows > fewer:
                 tall(q, a, tables, at, step_at, b, b_step, c, to, rows, n, mode, bias, slope)
             elif rows > least:
@@ -224,23 +228,42 @@ sweep_depthwise = _make_sweep(_DEPTHWISE, DEPTHWISE_HEIGHTS)
 
 @jit(cache=False)
 def sweep_dense(
-    q, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, grouped, mode, bias, slope
+    q,
+    a,
+    tables,
+    row_at,
+    step_at,
+    b,
+    b_step,
+    c,
+    place_at,
+    ahead_at,
+    m,
+    n,
+    grouped,
+    mode,
+    bias,
+    slope,
 ):
     """Covers m rows with tiles (see `make_tile` for the arguments), the rest with the lowest one that
-    holds it. `grouped` says that the rows come in equally spaced runs of GROUP."""
+    holds it. `grouped` says that the rows come in equally spaced runs of GROUP. At `ahead_at` in the
+    tables are two streams that the tiles fetch (see `conv_ahead`)."""
     if n > lanes(b):
-        _sweep_wide(q, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, mode, bias, slope)
+        _sweep_wide(
+            q, a, tables, row_at, step_at, b, b_step, c, place_at, ahead_at, m, n, mode, bias, slope
+        )
         return
     done = 0
     if grouped:
         tall = NARROW_HEIGHTS[0]
         done = m // tall * tall
         for i in range(0, done, tall):
+            fetch_ahead(tables, ahead_at, a)
             _NARROW_GROUPED(
                 q, a, tables, row_at + i, step_at, b, b_step, c, place_at + i, tall, n,
                 mode, bias, slope,
             )  # fmt: skip
     _sweep_narrow(
-        q, a, tables, row_at + done, step_at, b, b_step, c, place_at + done, m - done, n,
+        q, a, tables, row_at + done, step_at, b, b_step, c, place_at + done, ahead_at, m - done, n,
         mode, bias, slope,
     )  # fmt: skip

@@ -20,7 +20,14 @@ import numpy as np
 from . import conv_blocks as f
 from ._jit import NativeKernel, jit
 from .conv_apply import compile_for_both, window_of
-from .conv_blocks import block_at, blocks_of, fill_position_tables, place_of
+from .conv_blocks import (
+    block_at,
+    blocks_of,
+    fill_position_tables,
+    look_ahead,
+    place_of,
+    positions_of,
+)
 from .conv_gather import add_rows, copy_row
 from .conv_tile import ADD, GROUP, STORE, sweep_dense, sweep_depthwise
 from .matmul_tile import VECTORS
@@ -36,7 +43,8 @@ def _dense(fields, a, k, n, positions, rows, b, b_step, c, mode):
     steps, count, none = fields[f.POSITION_TABLE], rows[1] - rows[0], pointer(b, 0)
     grouped = fields[f.CHANNELS] % GROUP == 0  # channels are next to each other
     sweep_dense(
-        positions, a, fields, taps, steps, b, b_step, c, places, count, n, grouped, mode, none, 1.0
+        positions, a, fields, taps, steps, b, b_step, c, places, f.AHEAD, count, n, grouped,
+        mode, none, 1.0,
     )  # fmt: skip
 
 
@@ -47,7 +55,7 @@ def _depthwise(fields, a, k, n, positions, rows, b, b_step, c, mode):
     for j in range(0, n, lanes(b)):
         sweep_depthwise(
             positions, advance(a, k + j), fields, taps, steps, advance(b, j), b_step,
-            advance(c, j), places, count, min(lanes(b), n - j), mode, none, 1.0,
+            advance(c, j), places, f.AHEAD, count, min(lanes(b), n - j), mode, none, 1.0,
         )  # fmt: skip
 
 
@@ -88,8 +96,12 @@ def _make_kernel(multiply: Callable) -> dict[np.dtype, NativeKernel]:
                     fill_position_tables(fields, size)
                     last_size = size
                 a = window_of(fields, start, size, workspace)
+                look_ahead(
+                    fields, block + 1, blocks, (first_image, last_image), rows[1] - rows[0],
+                    fields[f.B], workspace,
+                )  # fmt: skip
                 grad = advance(pointer(workspace, fields[f.B]), place_of(fields, start))
-                positions = size[0] * size[1] * size[2]
+                positions = positions_of(size)
                 is_last = last_image == fields[f.IMAGES] and block == blocks - 1
                 for k in range(0, fields[f.COLUMNS], VECTORS * lanes(workspace)):
                     n = min(VECTORS * lanes(workspace), fields[f.COLUMNS] - k)
