@@ -82,7 +82,8 @@ def test_relu_layers_with_large_weights_let_gradients_explode(capsys):
     assert len(in_trouble(monitor, "exploding")) == 13
     assert not in_trouble(monitor, "vanishing")
     assert min(f.value for f in monitor.findings if f.kind == "exploding") > EXPLODING
-    assert "global_clipnorm" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "global_clipnorm" in said and "and 5 more" in said
 
 
 def test_what_was_seen_is_said_when_training_breaks_off(capsys):
@@ -116,6 +117,22 @@ def test_loggers_behind_it_write_what_it_measures(tmp_path):
         monitor.gradients["dense.weight"][monitor.steps.index(k)] for k in (2, 4)
     ]
     assert {"update/dense.weight", "gradient/dense_1.bias"} <= set(rows[0])
+
+
+def test_tensorboard_behind_it_draws_what_it_measures(tmp_path):
+    pytest.importorskip("tensorboardX")
+    log = tl.callbacks.TensorBoard(tmp_path, update_freq=1)
+    watch(network(1, "relu", "he_normal"), every=2, callbacks=[log])
+    written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"batch_gradient/dense.weight" in written and b"epoch_update/dense.weight" in written
+
+
+def test_the_progress_line_is_not_flooded(capsys):
+    model = network(8, "sigmoid", "glorot_uniform")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(X, Y, batch_size=32, verbose=2, callbacks=tl.callbacks.GradientMonitor())
+    said = capsys.readouterr().out
+    assert "loss" in said and "gradient/" not in said
 
 
 def test_frozen_parameters_are_left_aside():

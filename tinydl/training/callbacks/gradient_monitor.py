@@ -14,6 +14,7 @@ VANISHING = 1e-3
 EXPLODING = 10.0
 STALLED = 1e-6
 OVERSHOOTING = 0.1
+NAMED = 8  # layers of one trouble; ``findings`` has all
 
 WHAT = {
     "vanishing": "gradients vanish: below a thousandth of the largest in the network",
@@ -176,7 +177,9 @@ class GradientMonitor(Callback):
         for kind in WHAT:
             layers = [f for f in findings if f.kind == kind]
             if layers:
-                named = ", ".join(f"{f.parameter} ({f.value:.1e})" for f in layers)
+                named = ", ".join(f"{f.parameter} ({f.value:.1e})" for f in layers[:NAMED])
+                if len(layers) > NAMED:
+                    named += f" and {len(layers) - NAMED} more"
                 lines.append(f"epoch {layers[0].epoch + 1}: {WHAT[kind]}\n  in {named}")
                 lines.append(f"  what helps: {REMEDIES[kind]}")
         return "\n".join(lines)

@@ -79,7 +79,9 @@ class ProgressBar(Callback):
         measured = [
             f"{name} {value:.4f}"
             for name, value in logs.items()
-            if isinstance(value, int | float) and name not in ("learning_rate", "batch_size")
+            if isinstance(value, int | float)
+            and name not in ("learning_rate", "batch_size")
+            and "/" not in name  # of single parameters: for files, too many for a line
         ]
         rate = f"{self.rate.value():,.0f} {self.unit}/s"
         return "  ".join([*measured, f"lr {logs['learning_rate']:.3g}", rate, *self._shares()])
