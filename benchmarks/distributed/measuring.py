@@ -20,7 +20,7 @@ from tinydl.bench.statistics import Interval, speed_ratio
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 REST = 0.02  # seconds between turns, in which the last party's threads fall asleep
-console = Console(width=150)
+console = Console(width=170)
 Times = dict[str, list[float]]
 
 
