@@ -213,6 +213,10 @@ LARGE = [
     ((2, 4, 4, 600), (3, 3, 600, 140), {"padding": 1}),
     ((2, 40, 40, 48), (3, 3, 1, 48), {"padding": 1, "groups": 48}),
     ((2, 41, 40, 50), (3, 3, 1, 50), {"strides": 2, "padding": "same", "groups": 50}),
+    ((3, 47, 41, 30), (1, 1, 30, 50), {}),  # no matrix product: see `convolution.SMALL_PRODUCT`
+    ((1, 90, 85, 160), (1, 1, 160, 5), {}),
+    # Together more than `conv_blocks.NEAR_BYTES`, so that memory is asked for ahead.
+    ((6, 64, 64, 96), (2, 2, 1, 96), {"padding": 1, "groups": 96}),
 ]
 
 
@@ -237,7 +241,7 @@ def test_large(shape, kernel_shape, options):
     )
 
 
-@pytest.mark.parametrize(("shape", "kernel_shape", "options"), LARGE[:3] + LARGE[6:8])
+@pytest.mark.parametrize(("shape", "kernel_shape", "options"), LARGE[:3] + LARGE[6:8] + LARGE[9:10])
 def test_the_number_of_threads_changes_no_bit(shape, kernel_shape, options):
     rng = np.random.default_rng(0)
     x, w = (rng.standard_normal(s).astype("f4") for s in (shape, kernel_shape))

@@ -1,7 +1,7 @@
 """Convolutions for NumPy arrays; `reference.convolution` holds the definitions and the manual.
 
-Here arguments are checked, memory is allocated, and the way is chosen: 1 x 1 kernels are matrix
-products, kernels with as many groups as channels are depthwise, everything else is dense.
+Here arguments are checked, memory is allocated, and the way is chosen: small or wide products by 1 x 1
+kernels are left to `matmul`, kernels with as many groups as channels are depthwise, all else is dense.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ __all__ = [
 # their own over the finished output.
 _SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
 _PASSES = ("sigmoid", "tanh")
+
+# A convolution by a 1 x 1 kernel is a matrix product. `matmul` has less to prepare, so it is faster up to
+# so many multiply-adds; and it cuts the sum over channels into blocks, which pays for so many of them.
+# In between, packing the images like `matmul` does would cost more than it saves.
+SMALL_PRODUCT = 1 << 22
+MANY_CHANNELS = 512
 
 
 def conv2d(
@@ -198,12 +204,10 @@ def conv1d(
 
 
 def _is_matmul(g: ConvGeometry) -> bool:
-    return (
-        g.kernel == (1, 1)
-        and g.strides == (1, 1)
-        and g.groups == 1
-        and g.padding == ((0, 0), (0, 0))
-    )
+    if g.kernel != (1, 1) or g.strides != (1, 1) or g.groups > 1 or g.padding != ((0, 0), (0, 0)):
+        return False
+    work = g.batch * g.height * g.width * g.channels * g.filters
+    return work < SMALL_PRODUCT or max(g.channels, g.filters) >= MANY_CHANNELS
 
 
 def _plain(x: np.ndarray) -> np.ndarray:
