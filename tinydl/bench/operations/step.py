@@ -115,11 +115,14 @@ def tinydl_loop(case: Case, x: NDArray, y: NDArray, dtype: str) -> Any:
 
     from tinydl.training.batches import make_source
     from tinydl.training.loop import TrainingLoop
+    from tinydl.training.memory import keep_freed_memory
 
+    # What `fit` and TrainingLoop.run do before the first step. (A peer in the same process keeps its freed memory,
+    # too, and gains from it as well.)
+    keep_freed_memory()
     model = tinydl_model(case, dtype)
     source = make_source(x, y, None, batch_size=case.batch, dtype=model.parameter_dtype)
     loop = TrainingLoop(model, source, epochs=1)
-    # What TrainingLoop.run does before its first step.
     threadpool_limits(limits=1, user_api="blas")
     model.set_needs_input_grad(False)
     model.optimizer.build(model.store)
