@@ -1,6 +1,9 @@
 """`tinydl compare` from the command line to its report, and what it says of bad input."""
 
 import json
+import os
+import signal
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -93,9 +96,11 @@ def test_another_length_is_refused(first_run):
     assert "0.05 times the steps, not of 0.1" in " ".join(result.output.split())
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_the_end_of_a_jobs_time_say_how_to_go_on(tmp_path, monkeypatch, signal_number):
     def stopped(*_):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal_number)
+        time.sleep(10)
         yield
 
     monkeypatch.setattr(pool, "execute", stopped)

@@ -51,6 +51,8 @@ def test_rates_that_an_optimizer_chose_are_kept():
     das = Run("digits", Contender("das"), 0.1, 0)
     result = dataclasses.replace(RESULT, rates=[0.1] * 500 + [0.2] * 500)
     assert set(record(das, TASKS["digits"], result).rates) == {0.1, 0.2}
+    bounded = dataclasses.replace(RESULT, rates=[0.05] * 1000)
+    assert set(record(das, TASKS["digits"], bounded).rates) == {0.05}
 
 
 def test_a_failed_run_is_kept_and_not_finished(tmp_path):

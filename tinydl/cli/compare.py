@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -242,7 +243,7 @@ def display() -> Iterator[Any]:
 
 
 def follow(protocol: Protocol, results: Any, stages: tuple[str, ...], jobs: int, bars: Any) -> None:
-    """The study under a progress bar; Ctrl-C ends it with a word about how to go on."""
+    """The study under a progress bar; Ctrl-C, or a job's time that is over, ends it with a word on how to go on."""
     from tinydl.study.session import run_study
 
     bar: Any = None
@@ -262,15 +263,21 @@ def follow(protocol: Protocol, results: Any, stages: tuple[str, ...], jobs: int,
             bars.console.print(f"[red]failed:[/] {name}: {found.error}", highlight=False)
         bars.update(bar, advance=1, description=name)
 
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         run_study(protocol, results, stages, jobs, begin, done)
     except KeyboardInterrupt:
         console.print(f"stopped after {count['done']} runs; the same command goes on")
         raise typer.Exit(130) from None
     finally:
+        signal.signal(signal.SIGTERM, before)
         if bar is not None:
             bars.remove_task(bar)
     console.print(f"{count['done']} runs done, {count['failed']} of them failed")
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def show(

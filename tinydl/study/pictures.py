@@ -92,14 +92,14 @@ def legend(figure: Any, axes: list[Any]) -> None:
         )
 
 
-def median_curve(judged: Judged, name: str = "losses") -> tuple[np.ndarray, np.ndarray]:
-    """(share of the run, median over seeds) of a series that records keep."""
-    series = [getattr(r, name) for r in judged.records]
+def median_curve(judged: Judged, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """(share of the run, median loss over seeds); ``total`` steps are a whole run, of which some end early."""
+    series = [r.losses for r in judged.records]
     longest = max((len(s) for s in series), default=0)
     curves = np.array([s + [None] * (longest - len(s)) for s in series], np.float64)
-    with np.errstate(all="ignore"):
-        known = [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else np.nan for c in curves.T]
-    return (np.arange(longest) + 0.5) / max(longest, 1), np.array(known)
+    known = [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else np.nan for c in curves.T]
+    done = max(r.steps for r in judged.records) / max(total, 1)
+    return done * (np.arange(longest) + 0.5) / max(longest, 1), np.array(known)
 
 
 def loss_curves(study: Study) -> Any:
@@ -108,13 +108,16 @@ def loss_curves(study: Study) -> Any:
         return None
     figure, axes = panels(tasks)
     for axis, task in zip(axes, tasks, strict=True):
-        floor = study.task(task).target_loss / 30
+        total = max(r.steps for r in study.results.records.values() if r.task == task)
+        floor, largest = study.task(task).target_loss / 30, 0.0
         for contender in [*study.baselines, study.subject]:
             judged = study.judged(task, contender)
             if judged is None:
                 continue
-            x, y = median_curve(judged)
+            x, y = median_curve(judged, total)
             ours = contender == study.subject
+            if ours and np.isfinite(y).any():
+                largest = float(np.nanmax(y))
             axis.plot(
                 x,
                 np.maximum(y, floor),
@@ -125,8 +128,9 @@ def loss_curves(study: Study) -> Any:
             )
         axis.axhline(study.task(task).target_loss, color="black", ls=":", lw=0.8)
         axis.set_yscale("log")
+        # A rate at which losses grow beyond all bounds must not squeeze the others flat.
         low, high = axis.get_ylim()
-        axis.set_ylim(low, min(high, 300 * study.task(task).target_loss))
+        axis.set_ylim(low, min(high, max(300 * study.task(task).target_loss, 2 * largest)))
     axes[0].set_ylabel("training loss", fontsize=9)
     figure.supxlabel("share of the run", fontsize=9)
     legend(figure, axes)
@@ -140,6 +144,7 @@ def sensitivity(study: Study) -> Any:
         return None
     figure, axes = panels(tasks)
     for axis, task in zip(axes, tasks, strict=True):
+        shown: list[float] = []
         for contender in who:
             means = study.by_rate(task, contender)
             if not means:
@@ -156,6 +161,7 @@ def sensitivity(study: Study) -> Any:
                 label=str(contender),
                 zorder=3 if ours else 2,
             )
+            shown += values
             half = [means[r].half_width for r in rates]
             if ours and None not in half:
                 bands = np.array(half, np.float64)
@@ -166,9 +172,16 @@ def sensitivity(study: Study) -> Any:
             if judged is not None and judged.rate in means:
                 axis.plot(judged.rate, means[judged.rate].value, "o", color=color(contender), ms=5)
         axis.set_xscale("log")
+        low, high = (
+            min(shown),
+            max(shown),
+        )  # without the bands, which may be wide where seeds are few
         if not study.task(task).higher_is_better:
             axis.set_ylabel("loss, nats", fontsize=8)
-            axis.set_ylim(top=study.task(task).chance * 1.05)
+            high = min(high, study.task(task).chance)
+        margin = 0.06 * max(high - low, 0.01)
+        axis.set_ylim(low - margin, high + margin)
+        if not study.task(task).higher_is_better:
             axis.invert_yaxis()
     axes[0].set_ylabel("accuracy, %", fontsize=9)
     figure.supxlabel("learning rate", fontsize=9)

@@ -103,7 +103,7 @@ def record(run: Run, task: Task, result: RunResult | None, error: str | None = N
         short(1e3 * result.update_seconds),
     )
     made.losses = stretches(result.losses)
-    if contender.schedule == "constant" and len(set(result.rates)) > 1:
+    if not contender.kind.tuned:
         made.rates = stretches(result.rates)
     made.layers = {name: stretches(norms) for name, norms in result.layer_norms.items()}
     return made
