@@ -160,6 +160,14 @@ def test_large_batches(tmp_path, das_breaks, holds):
     assert "with retuning adam none" in found.figures
 
 
+def test_a_part_of_the_batch_sizes_has_a_table_and_no_verdict(tmp_path):
+    whole = study(tmp_path, 90, LARGE_BATCH_TASKS)
+    protocol = Protocol(("batch-256", "batch-1024"), ("adam", "das"), ("constant",), seeds=2)
+    part = Study(protocol, whole.results)
+    assert verdict(part, "Large batches").holds is None
+    assert any("its own tuned rate" in t.title for t in all_tables(part))
+
+
 def test_nothing_run_is_nothing_said(tmp_path):
     protocol = Protocol(MAIN_TASKS + LARGE_BATCH_TASKS, (*BASELINES, "das"))
     made = Study(protocol, study_of(tmp_path, protocol, 90, stages=()))

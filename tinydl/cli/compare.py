@@ -220,12 +220,14 @@ def clear_errors() -> Iterator[None]:
 
 def session() -> dict[str, Any]:
     """Which code, started how: kept beside the runs."""
+    from tinydl.bench.machine import processor_name
     from tinydl.cli.runs import git_commit
 
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": git_commit(),
         "python": platform.python_version(),
+        "processor": processor_name(),
         "arguments": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 

@@ -215,6 +215,8 @@ def large_batch(study: Study, contender: Contender, task: str, retuned: bool) ->
     """``retuned``: at the rate tuned for this batch size, else at the one tuned for the smallest."""
     if retuned or not contender.kind.tuned:
         return study.judged(task, contender)
+    if LARGE_BATCH_TASKS[0] not in study.protocol.tasks:
+        return None
     rate = study.protocol.tuned_rate(study.results, LARGE_BATCH_TASKS[0], contender)
     return None if rate is None else study.judged(task, contender, rate)
 
