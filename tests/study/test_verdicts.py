@@ -168,6 +168,25 @@ def test_a_part_of_the_batch_sizes_has_a_table_and_no_verdict(tmp_path):
     assert any("its own tuned rate" in t.title for t in all_tables(part))
 
 
+def test_optimizers_of_ones_own_are_shown_beside_the_others(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from tinydl.optimizers import Adam\n"
+        "def tuned(learning_rate):\n    return Adam(learning_rate)\n"
+        "def untuned(learning_rate=0.1):\n    return Adam(learning_rate)\n"
+    )
+    own = tuple(f"{tmp_path}/mine.py:{name}" for name in ("tuned", "untuned"))
+    made = study(tmp_path, 90, optimizers=("das", "adam", *own))
+    shown = next(t for t in all_tables(made) if t.title == "Test results")
+    assert set(shown.header[1:]) == {"das", "adam", *own} and "–" not in shown.rows[0]
+
+
+def test_a_mean_over_fewer_seeds_says_so(tmp_path):
+    made = study(tmp_path, 90, seeds=3)
+    more = Study(Protocol(("digits",), ("adam", "das"), ("constant",), seeds=5), made.results)
+    shown = next(t for t in all_tables(more) if t.title == "Test results")
+    assert shown.rows[0][1] == "90.0 ± 0.0 (3 of 5) [0.1]"
+
+
 def test_nothing_run_is_nothing_said(tmp_path):
     protocol = Protocol(MAIN_TASKS + LARGE_BATCH_TASKS, (*BASELINES, "das"))
     made = Study(protocol, study_of(tmp_path, protocol, 90, stages=()))

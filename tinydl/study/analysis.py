@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from tinydl.study import statistics
-from tinydl.study.contenders import BASELINES, PEERS, Contender
+from tinydl.study.contenders import BASELINES, Contender
 from tinydl.study.protocol import FIRST_TUNING_SEED, Protocol, learns, mean_metric
 from tinydl.study.records import Record, Results
 from tinydl.study.statistics import Mean
@@ -98,12 +98,9 @@ class Study:
 
     @property
     def others(self) -> list[Contender]:
-        """Baselines with a cosine rate, and outside peers."""
-        return [
-            c
-            for c in self.protocol.contenders
-            if c.kind.tuned and (c.schedule != "constant" or c.optimizer in PEERS)
-        ]
+        """Baselines with a cosine rate, outside peers, and optimizers of the user's own."""
+        named = {self.subject, *self.baselines}
+        return [contender for contender in self.protocol.contenders if contender not in named]
 
     # ---- at the judged rate -----------------------------------------------------------------------------------
 

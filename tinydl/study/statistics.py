@@ -46,7 +46,7 @@ def expected_best(values: Sequence[float], budget: int, higher_is_better: bool =
 
         P(max ≤ v_i) = (i / n)^k,        E[max] = Σ_i v_i ((i / n)^k - ((i - 1) / n)^k)
 
-    Source: Dodge et al. 2019, "Show your work", arXiv 1909.03004, section 3, eqs. 5 to 7.
+    Source: Dodge et al. 2019, "Show your work", arXiv 1909.03004, section 3.
     """
     if budget < 1:
         raise ValueError(f"a tuning budget is at least one run, got {budget}")

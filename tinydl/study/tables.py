@@ -66,8 +66,10 @@ def cell(study: Study, task: str, judged: Judged | None) -> str:
     if judged is None:
         return NOT_YET
     digits = 1 if study.task(task).higher_is_better else 3
+    seeds = judged.metric.n
+    few = f" ({seeds} of {study.protocol.seeds})" if seeds < study.protocol.seeds else ""
     trouble = f" ✗{judged.non_finite}" if judged.non_finite else ""
-    return f"{judged.metric.text(digits)} [{judged.rate:g}]{trouble}"
+    return f"{judged.metric.text(digits)}{few} [{judged.rate:g}]{trouble}"
 
 
 def targets(study: Study) -> Table:
