@@ -204,6 +204,6 @@ def test_all_that_the_issue_asks_for_is_judged(tmp_path):
     )
     assert None not in {v.holds for v in verdicts(made)}
     titles = [t.title for t in all_tables(made)]
-    assert len(titles) == 7 and len(set(titles)) == 7
+    assert len(titles) == 8 and len(set(titles)) == 8
     for table in all_tables(made):
         assert all(len(row) == len(table.header) for row in table.rows)

@@ -27,7 +27,14 @@ class Table:
 
 
 def all_tables(study: Study) -> list[Table]:
-    tables = [claims(study), metrics(study), targets(study), windows(study), budgets(study)]
+    tables = [
+        claims(study),
+        metrics(study),
+        untuned(study),
+        targets(study),
+        windows(study),
+        budgets(study),
+    ]
     if any(task in study.protocol.tasks for task in LARGE_BATCH_TASKS):
         tables += [large_batches(study, retuned) for retuned in (False, True)]
     tables.append(troubles(study))
@@ -70,6 +77,22 @@ def cell(study: Study, task: str, judged: Judged | None) -> str:
     few = f" ({seeds} of {study.protocol.seeds})" if seeds < study.protocol.seeds else ""
     trouble = f" ✗{judged.non_finite}" if judged.non_finite else ""
     return f"{judged.metric.text(digits)}{few} [{judged.rate:g}]{trouble}"
+
+
+def untuned(study: Study) -> Table:
+    """Tasks × optimizers: the test metric at the rate that stands in an optimizer's own arguments."""
+    who = [c for c in study.baselines if any(study.by_rate(t, c) for t in study.tasks)]
+    rows = []
+    for task in study.tasks if who else []:
+        digits = 1 if study.task(task).higher_is_better else 3
+        ours = study.ours(task)
+        found = [study.by_rate(task, c).get(c.kind.default) for c in who]
+        cells = [NOT_YET if m is None else m.text(digits) for m in found]
+        rows.append((task, NOT_YET if ours is None else ours.metric.text(digits), *cells))
+    defaults = ", ".join(f"{c} {c.kind.default:g}" for c in who)
+    note = f"Defaults: {defaults}; from the tuning seeds, those of {study.subject} from the judging ones."
+    header = ("task", str(study.subject), *map(str, who))
+    return Table("Without tuning: each at its default rate", header, rows, note)
 
 
 def targets(study: Study) -> Table:
