@@ -59,6 +59,16 @@ def test_the_best_baseline_is_each_tasks_own(tmp_path):
     assert "+2.50 points" in verdict(made, "on the mean over tasks").figures
 
 
+def test_the_nan_batch_alone_does_not_decide_the_mean(tmp_path):
+    def metric(run):
+        if run.contender == DAS:
+            return 90
+        return 10 if run.task == "nan-batch" else 91
+
+    found = verdict(study(tmp_path, metric, ("digits", "nan-batch")), "on the mean over tasks")
+    assert found.holds is False and "+39.50" in found.figures and "-1.00 without" in found.figures
+
+
 def test_steps_to_the_target(tmp_path):
     def steps(run):
         table = {"digits": (110, 100), "label-noise": (40, 80), "tanh-20": (50, None)}
