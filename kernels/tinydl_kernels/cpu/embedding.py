@@ -10,27 +10,28 @@ from ._passes import PARALLEL_SIZE, check_floats, check_shape
 
 # Threads share the columns, not the rows: rows of equal index would meet in one row of `out`, columns
 # never do. And each element of `out` gets its terms in the order of the indices, always.
-COLUMNS = 64
-
-
-@jit(cache=False)
-def _add_rows(indices, grad, out, first, last):
-    for i in range(indices.size):
-        row = indices[i]
-        for k in range(last - first):
-            out[row, first + k] += grad[i, first + k]
+COLUMNS = 128
 
 
 @jit
 def _serial(indices, grad, out):
-    _add_rows(indices, grad, out, 0, out.shape[1])
+    for i in range(indices.size):
+        row = indices[i]
+        for k in range(grad.shape[1]):
+            out[row, k] += grad[i, k]
 
 
 @jit(parallel=True)
 def _threaded(indices, grad, out):
     columns = out.shape[1]
     for block in prange((columns + COLUMNS - 1) // COLUMNS):
-        _add_rows(indices, grad, out, block * COLUMNS, min((block + 1) * COLUMNS, columns))
+        first = np.int64(block) * COLUMNS
+        last = min(first + COLUMNS, columns)
+        for i in range(indices.size):
+            # Cut out, since only indices that count from 0 make vector code: see `_passes`.
+            target, source = out[indices[i], first:last], grad[i, first:last]
+            for k in range(target.size):
+                target[k] += source[k]
 
 
 @jit
