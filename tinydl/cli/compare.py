@@ -228,7 +228,7 @@ def session() -> dict[str, Any]:
         "commit": git_commit(),
         "python": platform.python_version(),
         "processor": processor_name(),
-        "arguments": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "arguments": ["tinydl", *sys.argv[1:]],
     }
 
 
