@@ -15,7 +15,14 @@ MPI_WORKS = $(VENV)/bin/python -c 'import tinydl; tinydl.distributed.world().bar
 MPI_READY := $(MPIS:%=.venv-%/.ready)
 WITH_MPI = TINYDL_MPI_PYTHONS="$$(ls $(MPIS:%=.venv-%/bin/mpiexec) 2>/dev/null | sed 's|^|$(CURDIR)/|; s|mpiexec$$|python|' | paste -sd:)"
 
-.PHONY: train test test-cluster test-peers lint setup clean
+# The CUDA kernels are tested without a GPU: in Numba's simulator, and by assembling them. Nothing of CUDA is
+# needed but a compiler and an assembler, which numba-cuda finds in packages of their own.
+CUDA := .venv-cuda
+CUDA_NEEDS := "numba-cuda>=0.30,<0.40" "cuda-bindings==13.*" "cuda-core<2" "cuda-pathfinder<2" \
+	"nvidia-nvvm==13.*" "nvidia-nvjitlink==13.*" "nvidia-cuda-nvrtc==13.*"
+WITH_CUDA = TINYDL_CUDA_PYTHON="$$(ls $(CURDIR)/$(CUDA)/.ready 2>/dev/null | sed 's|.ready$$|bin/python|')"
+
+.PHONY: train test test-cluster test-cuda test-peers lint setup clean
 
 # RANKS=1 trains in one process, without MPI.
 train: $(READY)
@@ -25,12 +32,16 @@ train: $(READY)
 		echo tinydl train $(ARGS), in one process; $(VENV)/bin/tinydl train $(ARGS); \
 	fi
 
-test: $(READY) $(MPI_READY)
-	$(WITH_MPI) $(VENV)/bin/python -m pytest $(ARGS)
+test: $(READY) $(MPI_READY) $(CUDA)/.ready
+	$(WITH_MPI) $(WITH_CUDA) $(VENV)/bin/python -m pytest $(ARGS)
 
 # Ranks on emulated hosts behind a shaped link: needs root and iproute2.
 test-cluster: $(READY) $(MPI_READY)
 	$(WITH_MPI) TINYDL_TEST_CLUSTER=1 $(VENV)/bin/python -m pytest tests/distributed/test_cluster.py $(ARGS)
+
+# All kernels for GPUs, where `make test` assembles the most demanding ones.
+test-cuda: $(CUDA)/.ready
+	TINYDL_TEST_ALL_CUDA_KERNELS=1 $(WITH_CUDA) $(VENV)/bin/python -m pytest tests/kernels/cuda $(ARGS)
 
 # The same layers, losses and optimizers against PyTorch, which is never a dependency: an environment of its own.
 test-peers: $(PEERS)/.ready
@@ -47,13 +58,23 @@ $(READY): pyproject.toml setup.py
 	$(VENV)/bin/python -m pip install --quiet --editable '.[mpi]' || echo "no MPI for this machine: one process only"
 	touch $@
 
-# Nothing but mpi4py and the MPI; all else is read from the main environment. Where they cannot be had, those tests are
-# skipped, and the next `make test` tries again.
+# What is not installed into the environment $(1) is read from the main one.
+define share_main
+$(VENV)/bin/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_paths()['purelib'])" \
+	> "$$($(1)/bin/python -c "import sysconfig as s; print(s.get_paths()['purelib'])")/main.pth"
+endef
+
+# Where an MPI, or CUDA's tools, cannot be had, the tests with them are skipped, and the next `make test` tries again.
+$(CUDA)/.ready: $(READY)
+	$(PYTHON) -m venv $(CUDA)
+	@if $(CUDA)/bin/python -m pip install --quiet --no-deps $(CUDA_NEEDS); then \
+		$(call share_main,$(CUDA)) && touch $@; \
+	else echo "no numba-cuda for this machine: tests of the CUDA kernels are skipped"; fi
+
 .venv-%/.ready: $(READY)
 	$(PYTHON) -m venv .venv-$*
 	@if .venv-$*/bin/python -m pip install --quiet mpi4py $*; then \
-		$(VENV)/bin/python -c "import sysconfig as s; print('import site; site.addsitedir(%r)' % s.get_paths()['purelib'])" \
-			> "$$(.venv-$*/bin/python -c "import sysconfig as s; print(s.get_paths()['purelib'])")/main.pth" && touch $@; \
+		$(call share_main,.venv-$*) && touch $@; \
 	else echo "no $* for this machine: tests with it are skipped"; fi
 
 $(PEERS)/.ready: pyproject.toml setup.py
@@ -62,4 +83,4 @@ $(PEERS)/.ready: pyproject.toml setup.py
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(MPIS:%=.venv-%) build *.egg-info
+	rm -rf $(VENV) $(PEERS) $(CUDA) $(MPIS:%=.venv-%) build *.egg-info

@@ -1,0 +1,78 @@
+"""Questions to device arrays that all kernels' callers ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import device
+
+
+def check_floats(where: str, **arrays: Any) -> None:
+    """
+    Raises:
+        TypeError: arrays that are not on the device, not float32 or float64, or not all alike.
+    """
+    (first, leader), *_ = arrays.items()
+    for name, x in arrays.items():
+        device.check_array(where, name, x)
+        if x.dtype not in (np.float32, np.float64):
+            raise TypeError(f"{where}: {name} is {x.dtype}, but must be float32 or float64")
+        if x.dtype != leader.dtype:
+            raise TypeError(f"{where}: {name} is {x.dtype}, but {first} is {leader.dtype}")
+
+
+def check_vector(where: str, name: str, x: Any, size: int, dtype: np.dtype) -> None:
+    device.check_array(where, name, x)
+    if x.dtype != dtype:
+        raise TypeError(f"{where}: {name} must be an array of {dtype}, not {x.dtype}")
+    if x.shape != (size,):
+        raise ValueError(f"{where}: {name} must have shape {(size,)}, got {x.shape}")
+
+
+def packed(vector):
+    """The vector with its elements side by side."""
+    if vector is None or vector.strides[0] == vector.dtype.itemsize or len(vector) <= 1:
+        return vector
+    return vector.copy()
+
+
+def overlap(x, y) -> bool:
+    """Whether the memory between the first and the last element of both meets."""
+    (x_first, x_end), (y_first, y_end) = _extent(x), _extent(y)
+    return x_first < y_end and y_first < x_end
+
+
+def _extent(x) -> tuple[int, int]:
+    start = device.address(x)
+    if 0 in x.shape:
+        return start, start
+    spans = [(size - 1) * stride for size, stride in zip(x.shape, x.strides, strict=True)]
+    first, last = sum(min(0, s) for s in spans), sum(max(0, s) for s in spans)
+    return start + first, start + last + x.dtype.itemsize
+
+
+def plain(x: Any) -> Any:
+    """x, or a copy of it that lies in one piece, the last axis innermost."""
+    return x if x.flags.c_contiguous else x.copy(order="C")
+
+
+def output(where: str, out: Any, shape: tuple[int, ...], dtype: np.dtype, *inputs: Any) -> Any:
+    """`out` if kernels can write straight into it, else fresh memory (see `deliver`)."""
+    if out is None:
+        return device.namespace().empty(shape, dtype)
+    device.check_array(where, "out", out)
+    if out.dtype != dtype:
+        raise TypeError(f"{where}: out must be an array of {dtype}, not {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"{where}: out must have shape {shape}, got {out.shape}")
+    straight = out.flags.c_contiguous and not any(overlap(out, x) for x in inputs if x is not None)
+    return out if straight else device.namespace().empty(shape, dtype)
+
+
+def deliver(result: Any, out: Any) -> Any:
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out

@@ -1,0 +1,31 @@
+"""A matrix product as a ladder: ten kernels for a GPU, each a few lines more than the last.
+
+Every rung computes C = A B for matrices stored by rows, of any size. `RUNGS` lists those that compute in
+the arrays' own type; `TENSOR_CORES` the last ones, which round the factors and are for float32. The kernel
+of everyday use is the last rung plus what a lesson can do without (see `gemm`).
+
+    import tinydl_kernels.cuda.ladder as ladder
+    c = ladder.RUNGS[0](a, b)
+
+A GPU is a few hundred multiprocessors' worth of arithmetic on one side and memory on the other. A product
+of two n x n matrices needs n^3 multiply-adds for 3 n^2 numbers, and all rungs do the same arithmetic. They
+differ in how often each number is fetched from how far away: device memory, shared memory of a block of
+threads, registers of a thread.
+"""
+
+from .pipelined import BF16, DOUBLE_BUFFERED, TF32, WARP_TILES
+from .rungs import COALESCED, NAIVE, REGISTER_COLUMN, REGISTER_TILE, SHARED_TILE, VECTORIZED
+
+RUNGS = (
+    NAIVE,
+    COALESCED,
+    SHARED_TILE,
+    REGISTER_COLUMN,
+    REGISTER_TILE,
+    VECTORIZED,
+    DOUBLE_BUFFERED,
+    WARP_TILES,
+)
+TENSOR_CORES = (TF32, BF16)
+
+__all__ = ["RUNGS", "TENSOR_CORES"]

@@ -1,0 +1,153 @@
+"""What a block does with a pair of tiles in shared memory: by fused multiply-adds, or by tensor cores.
+
+Both leave to each thread a part of the tile of C, `sums[i, j]`, whose element's place in the tile is
+
+    row(i)    = first row    + (i // row_run) * row_step + (i % row_run) * row_inside
+    column(j) = first column + (j // column_run) * column_step + j % column_run
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .device import VECTOR_BYTES, device_function
+from .instructions import load4, pack_bf16, to_tf32
+from .registers import Operations, mma_tile
+from .tiles import Tile
+
+PRECISIONS = ("tf32", "bf16")
+
+
+class Multiplier(NamedTuple):
+    """multiply(a_shared, a_place, b_shared, b_place, a_part, b_part, sums) adds the product of two tiles
+    to sums; places(thread) gives where in A's and B's tile the thread begins, and its first row and
+    column of C."""
+
+    multiply: Any
+    places: Any
+    padding: int  # of the rows of the tiles in shared memory, in elements
+    rows: int
+    columns: int
+    a_parts: int
+    b_parts: int
+    part_type: np.dtype
+    row_run: int
+    row_inside: int
+    row_step: int
+    column_run: int
+    column_step: int
+
+
+def multiplier(tile: Tile, dtype: np.dtype, precision: str | None) -> Multiplier:
+    if precision is None:
+        return _by_fma(tile, dtype)
+    return _by_tensor_cores(tile, dtype, precision)
+
+
+def _by_fma(tile: Tile, dtype: np.dtype) -> Multiplier:
+    """A thread's rows and columns come in groups of four, read 16 bytes at a time. The groups of a warp's
+    lanes lie side by side, so that a warp reads whole runs of shared memory, each bank once."""
+    rows, columns, depth = tile.rows, tile.columns, tile.depth
+    (lane_rows, lane_columns), warp_columns = tile.lanes, tile.warps[1]
+    lanes = lane_rows * lane_columns
+    row_step, column_step = 4 * lane_rows, 4 * lane_columns
+    padding = VECTOR_BYTES // dtype.itemsize
+    a_pitch, b_pitch = tile.height + padding, tile.width + padding
+
+    @device_function
+    def places(thread):
+        warp, lane = thread // lanes, thread % lanes
+        row = warp // warp_columns * (rows * lane_rows) + lane // lane_columns * 4
+        column = warp % warp_columns * (columns * lane_columns) + lane % lane_columns * 4
+        return row, column, row, column
+
+    add_products = Operations(rows, columns, 4).add_outer_product
+
+    @device_function
+    def add_outer_product(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
+        """A column of A's tile times a row of B's: rows + columns numbers for rows * columns sums."""
+        for i in range(0, rows, 4):
+            x0, x1, x2, x3 = load4(a_shared, a_place + i // 4 * row_step)
+            a_part[i], a_part[i + 1], a_part[i + 2], a_part[i + 3] = x0, x1, x2, x3
+        for j in range(0, columns, 4):
+            x0, x1, x2, x3 = load4(b_shared, b_place + j // 4 * column_step)
+            b_part[j], b_part[j + 1], b_part[j + 2], b_part[j + 3] = x0, x1, x2, x3
+        add_products(sums, a_part, b_part)
+
+    @device_function
+    def multiply(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
+        # Four at a time: the assembler can then start the loads of one before the last has ended.
+        for p in range(0, depth, 4):
+            a, b = a_place + p * a_pitch, b_place + p * b_pitch
+            add_outer_product(a_shared, a, b_shared, b, a_part, b_part, sums)
+            a, b = a + a_pitch, b + b_pitch
+            add_outer_product(a_shared, a, b_shared, b, a_part, b_part, sums)
+            a, b = a + a_pitch, b + b_pitch
+            add_outer_product(a_shared, a, b_shared, b, a_part, b_part, sums)
+            a, b = a + a_pitch, b + b_pitch
+            add_outer_product(a_shared, a, b_shared, b, a_part, b_part, sums)
+
+    return Multiplier(
+        multiply, places, padding, rows, columns, rows, columns, dtype,
+        row_run=4, row_inside=1, row_step=row_step, column_run=4, column_step=column_step,
+    )  # fmt: skip
+
+
+def _by_tensor_cores(tile: Tile, dtype: np.dtype, precision: str) -> Multiplier:
+    """A warp's tile is made of products of 16 x 8 elements, each one instruction of the whole warp, which
+    multiplies 8 (TF32) or 16 (bf16) columns of A. Sums stay in float32; only factors are rounded.
+
+    Here `tile.lanes` is (8, 4) and says who holds which sums; see `instructions`.
+    """
+    if dtype != np.float32 or tile.lanes != (8, 4) or tile.rows % 2 or tile.columns % 2:
+        raise ValueError(f"tensor cores need float32 and lanes of (8, 4), not {dtype} and {tile}")
+    rows, columns, depth, warp_columns = tile.rows, tile.columns, tile.depth, tile.warps[1]
+    blocks_m, blocks_n = rows // 2, columns // 2
+    is_tf32 = precision == "tf32"
+    # Columns of A in one instruction, half of them, and of these how many in one register.
+    step, half, of_lane = (8, 4, 1) if is_tf32 else (16, 8, 2)
+    # The lanes t = 0 ... 3 read rows t (TF32) or 2 t (bf16), and 8 neighbors of each: with a row of 8, or
+    # 4, more than a multiple of 32 banks they meet all 32.
+    padding = 8 if is_tf32 else 4
+    a_pitch, b_pitch = tile.height + padding, tile.width + padding
+
+    @device_function
+    def places(thread):
+        warp, lane = thread // 32, thread % 32
+        row, column = warp // warp_columns * (blocks_m * 16), warp % warp_columns * (blocks_n * 8)
+        g, t = lane // 4, lane % 4
+        a_place, b_place = row + g + of_lane * t * a_pitch, column + g + of_lane * t * b_pitch
+        return a_place, b_place, row + g, column + 2 * t
+
+    @device_function
+    def tf32_part(shared, place, pitch):
+        return to_tf32(shared[place])
+
+    @device_function
+    def bf16_part(shared, place, pitch):
+        return pack_bf16(shared[place], shared[place + pitch])
+
+    read = tf32_part if is_tf32 else bf16_part
+    mma = mma_tile(blocks_m, blocks_n, precision)
+
+    @device_function
+    def multiply(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
+        for p in range(0, depth, step):
+            a, b = a_place + p * a_pitch, b_place + p * b_pitch
+            for i in range(blocks_m):
+                a_part[4 * i] = read(a_shared, a + 16 * i, a_pitch)
+                a_part[4 * i + 1] = read(a_shared, a + 16 * i + 8, a_pitch)
+                a_part[4 * i + 2] = read(a_shared, a + 16 * i + half * a_pitch, a_pitch)
+                a_part[4 * i + 3] = read(a_shared, a + 16 * i + 8 + half * a_pitch, a_pitch)
+            for j in range(blocks_n):
+                b_part[2 * j] = read(b_shared, b + 8 * j, b_pitch)
+                b_part[2 * j + 1] = read(b_shared, b + 8 * j + half * b_pitch, b_pitch)
+            mma(sums, a_part, b_part)
+
+    return Multiplier(
+        multiply, places, padding, rows, columns, 4 * blocks_m, 2 * blocks_n,
+        np.dtype(np.float32 if is_tf32 else np.int32),
+        row_run=2, row_inside=8, row_step=16, column_run=2, column_step=8,
+    )  # fmt: skip

@@ -1,0 +1,131 @@
+"""Sizes of the tiles in which matrix products are computed, and what is known of which is best."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Tile(NamedTuple):
+    """How a block, its warps and its threads share C.
+
+    A thread computes `rows` x `columns` elements, in groups of four side by side. A warp is a grid of
+    lanes, a block a grid of warps. `depth` elements of the sum at a time lie in shared memory, `stages`
+    times: while one stage is computed, the others are on their way.
+    """
+
+    rows: int
+    columns: int
+    lanes: tuple[int, int]
+    warps: tuple[int, int]
+    depth: int = 8
+    stages: int = 3
+    blocks: int = 1  # that shall fit on a multiprocessor at once
+
+    @property
+    def height(self) -> int:
+        return self.rows * self.lanes[0] * self.warps[0]
+
+    @property
+    def width(self) -> int:
+        return self.columns * self.lanes[1] * self.warps[1]
+
+    @property
+    def threads(self) -> int:
+        return self.lanes[0] * self.lanes[1] * self.warps[0] * self.warps[1]
+
+
+H200_MULTIPROCESSORS = 132
+
+# Large tiles make more of what they load, small ones give all multiprocessors something to do.
+TILES = {
+    "float32": {
+        "128x256": Tile(8, 16, (4, 8), (4, 2), depth=8, stages=3, blocks=1),
+        "128x128": Tile(8, 8, (4, 8), (4, 2), depth=8, stages=4, blocks=2),
+        "64x64": Tile(8, 8, (4, 8), (2, 1), depth=8, stages=4, blocks=5),
+        "128x32": Tile(4, 8, (8, 4), (4, 1), depth=8, stages=4, blocks=4),
+        "128x16": Tile(4, 4, (8, 4), (4, 1), depth=8, stages=4, blocks=4),
+        "32x128": Tile(8, 4, (4, 8), (1, 4), depth=8, stages=4, blocks=4),
+        "4x128": Tile(4, 4, (1, 32), (1, 1), depth=16, stages=3, blocks=6),
+    },
+    "float64": {
+        "64x64": Tile(4, 8, (8, 4), (2, 2), depth=8, stages=3, blocks=2),
+        "64x16": Tile(4, 4, (8, 4), (2, 1), depth=8, stages=4, blocks=6),
+        "4x128": Tile(4, 4, (1, 32), (1, 1), depth=16, stages=2, blocks=4),
+    },
+    "tensor cores": {
+        "128x128": Tile(8, 16, (8, 4), (2, 2), depth=16, stages=2, blocks=2),
+        "64x64": Tile(4, 8, (8, 4), (2, 2), depth=16, stages=2, blocks=3),
+    },
+}
+
+
+# What a kernel does besides multiply-adds, from its machine code: instructions for each step in depth, to
+# start copies and to count, and for each four numbers read from shared memory.
+STEP_OVERHEAD, LOAD_OVERHEAD = 120, 1
+READING = 16  # multiply-adds in the time in which a number comes from the L2 cache
+ENOUGH_WARPS = 8  # on a multiprocessor, for one to compute while others wait
+MOST_PARTS = 64
+ADDING = (
+    40  # what it costs to write and add up one more element, in multiply-adds of one multiprocessor
+)
+
+
+def choose(
+    dtype: str,
+    m: int,
+    n: int,
+    k: int,
+    products: int,
+    precision: str | None = None,
+    images: bool = False,
+    may_split: bool = True,
+    multiprocessors: int = H200_MULTIPROCESSORS,
+) -> tuple[Tile, int]:
+    """The tile for a product of (m, k) by (k, n), and into how many parts the sum is cut.
+
+    Args:
+        images: an operand is read from images; then each thread should have few copies to note.
+    """
+    kind = "tensor cores" if precision else dtype
+    candidates = []
+    for name, tile in TILES[kind].items():
+        if images and not suits_images(tile, precision):
+            continue
+        for parts in _parts(k, tile) if may_split else (1,):
+            cost = estimate(tile, m, n, k, products, parts, multiprocessors)
+            candidates.append((cost, name, parts))
+    _, name, parts = min(candidates)
+    return TILES[kind][name], parts
+
+
+def suits_images(tile: Tile, precision: str | None) -> bool:
+    """Threads note the places that they read from, in registers: not where each has many copies to make, or
+    none to spare."""
+    return tile.height >= 8 and not (precision == "bf16" and tile.rows * tile.columns >= 128)
+
+
+def _parts(k: int, tile: Tile) -> list[int]:
+    """Powers of two that leave every part a few steps."""
+    return [p for p in (1, 2, 4, 8, 16, 32, MOST_PARTS) if p == 1 or k >= 8 * p * tile.depth]
+
+
+def estimate(
+    tile: Tile, m: int, n: int, k: int, products: int, parts: int, multiprocessors: int
+) -> float:
+    """What the product costs, in multiply-adds that one multiprocessor could do in the time.
+
+    An estimate from counts, not a measurement: blocks are dealt out evenly, those on one multiprocessor
+    share its arithmetic, and with too few warps some of it stands idle.
+    """
+    tiles = -(-m // tile.height) * -(-n // tile.width) * products * parts
+    blocks = -(-tiles // multiprocessors)
+    warps = max(1, tile.threads // 32) * min(blocks, tile.blocks)
+    useful = tile.rows * tile.columns
+    issued = useful + LOAD_OVERHEAD * (tile.rows + tile.columns) / 4 + STEP_OVERHEAD / tile.depth
+    waiting = max(1.0, ENOUGH_WARPS / warps)
+    steps = -(-k // (parts * tile.depth)) + tile.stages  # the first copies are waited for
+    arithmetic = tile.height * tile.width * issued / useful * waiting
+    reading = READING * (tile.height + tile.width)
+    cost = blocks * steps * tile.depth * max(arithmetic, reading)
+    adding = ADDING * m * n * products * (parts + 1) / multiprocessors if parts > 1 else 0.0
+    return cost + adding

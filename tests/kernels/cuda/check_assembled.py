@@ -1,0 +1,133 @@
+"""Every kernel, compiled and assembled for sm_80 and sm_90 without a GPU: nothing is spilled, no array fell
+out of the registers, and as many blocks fit on a multiprocessor as the kernel promises."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.kernels.cuda.stand_ins import launches, on_device
+from tinydl_kernels.cuda import convolution, device, ladder, linear, products, tiles
+from tinydl_kernels.cuda.occupancy import blocks_at_once
+
+# There are some two hundred kernels, a second each: a test run takes those that need most registers, and
+# `make test-cuda` all.
+ALL = "TINYDL_TEST_ALL_CUDA_KERNELS" in os.environ
+RUNGS = (*ladder.RUNGS, *ladder.TENSOR_CORES)
+TILES = [(kind, name) for kind, table in tiles.TILES.items() for name in table]
+FULL = [
+    ("float32", "128x256"),
+    ("float32", "128x16"),
+    ("float64", "64x64"),
+    ("tensor cores", "64x64"),
+]
+IMAGE_TILES = [tile for tile in TILES if tile[1] != "4x128"] if ALL else FULL  # of registers
+LAYOUTS = ["nn", "tt", "nt", "tn"] if ALL else ["nt"]
+SM80, SM90 = device.COMPUTE
+
+
+def assemble(call, compile_for=SM80):
+    """Assemble all kernels that a call would start, check them, and give the PTX of the last.
+
+    PTX for sm_80 is assembled for sm_90, too: later GPUs understand it.
+    """
+    started = launches(call)
+    assert started
+    for kernel, signature in started:
+        ptx = device.compile_ptx(kernel, signature, compile_for)
+        for compute in (SM80, SM90):
+            if compute >= compile_for:
+                check(kernel, ptx, compute)
+    return ptx
+
+
+def check(kernel, ptx, compute):
+    usage = device.assemble(ptx, compute)[1]
+    threads, blocks = kernel.targetoptions["launch_bounds"][:2]
+    name = kernel.py_func.__name__
+    assert usage.spills == 0, f"{name} spills: {usage}"
+    assert usage.stack == 0, f"{name} has arrays in memory: {usage}"
+    fit = blocks_at_once(usage, threads, compute)
+    assert fit >= blocks, (
+        f"{name} promises {blocks} blocks of {threads} threads, {fit} fit: {usage}"
+    )
+
+
+@pytest.mark.parametrize("compute", [SM80, SM90])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
+def test_rungs(rung, dtype, compute):
+    if dtype == "float64" and (rung.reduced or (rung is not RUNGS[7] and not ALL)):
+        return
+    a, b = on_device(64, 64, dtype=dtype), on_device(64, 64, dtype=dtype)
+    ptx = assemble(lambda: rung(a, b), compute)
+    wanted = {
+        "vectorized": "ld.shared.v4.f32" if dtype == "float32" else "ld.shared.v2.f64",
+        "double_buffered": "cp.async.cg.shared.global",
+        "tf32": "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32",
+        "bf16": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+    }
+    assert wanted.get(rung.name, "") in ptx
+
+
+def chosen(monkeypatch, kind, name):
+    """Let a tile be chosen, and give the type and the precisions it is for."""
+    monkeypatch.setattr(products, "choose", lambda *a, **k: (tiles.TILES[kind][name], 1))
+    return ("float32", ("tf32", "bf16")) if kind == "tensor cores" else (kind, (None,))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("kind", "name"), TILES)
+def test_matmul(monkeypatch, kind, name, layout):
+    dtype, precisions = chosen(monkeypatch, kind, name)
+    a, b = on_device(256, 256, dtype=dtype), on_device(256, 256, dtype=dtype)
+    a, b = a.T if layout[0] == "t" else a, b.T if layout[1] == "t" else b
+    bias = on_device(256, dtype=dtype)
+    for precision in precisions:
+        assemble(lambda p=precision: linear.matmul(a, b, bias=bias, precision=p))
+
+
+@pytest.mark.parametrize("which", ["forward", "input", "weight"] if ALL else ["input"])
+@pytest.mark.parametrize(("kind", "name"), IMAGE_TILES)
+def test_convolutions(monkeypatch, kind, name, which):
+    """The gradient by the input reads both operands from images, and needs most registers."""
+    dtype, precisions = chosen(monkeypatch, kind, name)
+    x, w = on_device(2, 16, 16, 64, dtype=dtype), on_device(3, 3, 64, 64, dtype=dtype)
+    calls = {
+        "forward": lambda p: convolution.conv2d(x, w, padding="same", precision=p),
+        "input": lambda p: convolution.conv2d_grad_input(
+            x, w, x.shape, padding="same", precision=p
+        ),
+        "weight": lambda p: convolution.conv2d_grad_weight(
+            x, x, w.shape, padding="same", precision=p
+        ),
+    }
+    for precision in precisions:
+        if tiles.suits_images(tiles.TILES[kind][name], precision):
+            assemble(lambda p=precision: calls[which](p))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_kernels(monkeypatch, dtype):
+    """Depthwise convolutions, sums of parts, and activations that are compiled in."""
+    x, w = on_device(2, 16, 16, 64, dtype=dtype), on_device(3, 3, 1, 64, dtype=dtype)
+    options = {"padding": "same", "groups": 64}
+    assemble(lambda: convolution.conv2d(x, w, activation="tanh", bias=x[0, 0, 0], **options))
+    assemble(lambda: convolution.conv2d_grad_input(x, w, x.shape, **options))
+    assemble(lambda: convolution.conv2d_grad_weight(x, x, w.shape, **options))
+    tile = next(iter(tiles.TILES[dtype].values()))
+    monkeypatch.setattr(products, "choose", lambda *a, **k: (tile, 4))
+    a = on_device(64, 256, dtype=dtype)
+    assemble(lambda: linear.matmul(a, a.T, activation="sigmoid"))
+    monkeypatch.setattr(products, "choose", lambda *a, **k: (tile, 1))
+    assemble(lambda: linear.matmul(a, a.T, activation="sigmoid"))
+
+
+def test_a_gpu_is_asked_for_by_name():
+    """Without one, the error says so, and arrays in host memory are not taken for device arrays."""
+    a = on_device(3, 3)
+    with pytest.raises((RuntimeError, ImportError), match=r"CUDA device|CuPy"):
+        linear.matmul(a, a)
+    with pytest.raises(TypeError, match=r"a is a numpy.ndarray, which is not in the GPU's memory"):
+        linear.matmul(a.__array__().view(type(a.base)), a)

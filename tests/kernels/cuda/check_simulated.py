@@ -1,0 +1,306 @@
+"""Every kernel in Numba's simulator, against its definition: any shapes, layouts and options, on tiles so small
+that a few threads suffice, with all memory poisoned before it is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.kernels.cuda.stand_ins import poison  # noqa: F401
+from tests.kernels.test_matmul import laid_out, tolerance
+from tinydl_kernels import reference
+from tinydl_kernels.cuda import convolution, device, ladder, linear, products, tiles
+from tinydl_kernels.cuda.tiles import Tile
+
+pytestmark = pytest.mark.usefixtures("poison")
+assert device.SIMULATED
+
+RUNGS = (*ladder.RUNGS, *ladder.TENSOR_CORES)
+SMALL_RUNGS = {
+    "naive": Tile(1, 1, (4, 4), (1, 1)),
+    "coalesced": Tile(1, 1, (2, 8), (1, 1)),
+    "shared_tile": Tile(1, 1, (4, 4), (1, 1), depth=4),
+    "register_column": Tile(4, 1, (2, 8), (1, 1)),
+    "register_tile": Tile(4, 4, (2, 2), (1, 1)),
+    "vectorized": Tile(8, 4, (2, 2), (1, 1)),
+    "double_buffered": Tile(8, 4, (2, 2), (1, 1)),
+    "warp_tiles": Tile(4, 8, (1, 2), (2, 1)),
+    "tf32": Tile(4, 4, (8, 4), (1, 1), depth=16),
+    "bf16": Tile(4, 4, (8, 4), (1, 1), depth=16),
+}
+SMALL_TILES = (
+    Tile(4, 4, (2, 2), (1, 2), depth=8, stages=2),
+    Tile(8, 4, (1, 2), (2, 1), depth=4, stages=3),
+    Tile(4, 8, (2, 1), (2, 2), depth=8, stages=4),
+    Tile(4, 4, (1, 4), (1, 1), depth=16, stages=2),
+)
+TENSOR_TILE = Tile(2, 4, (8, 4), (1, 1), depth=16, stages=2)
+EPSILON = {"tf32": 2**-11, "bf16": 2**-8}  # the largest error of a rounded factor
+sizes = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 20])
+TYPES = st.sampled_from(["float32", "float64"])
+
+
+def few(examples):
+    checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    return settings(max_examples=examples, deadline=None, suppress_health_check=checks)
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    """choose(tile, parts) decides what products are computed with."""
+
+    def decide(tile, parts=1):
+        monkeypatch.setattr(
+            products, "choose", lambda *a: (tile, parts if a[7] else 1)
+        )  # a[7]: may be split
+
+    return decide
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
+@few(5)
+@given(sizes, sizes, sizes, TYPES, st.integers(0, 2**32 - 1))
+def test_rungs(rung, m, k, n, dtype, seed):
+    dtype = "float32" if rung.reduced else dtype
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    result = rung(a, b, tile=SMALL_RUNGS[rung.name])
+    assert result.dtype == dtype
+    check_product(result, a, b, rung.reduced)
+
+
+def check_product(result, a, b, precision=None):
+    expected = a.astype(float) @ b.astype(float)
+    if precision is None:
+        np.testing.assert_allclose(result, expected, **tolerance(a.dtype.name, a.shape[1]))
+    else:
+        bound = 2 * EPSILON[precision] * (abs(a).astype(float) @ abs(b)) + 1e-6
+        assert (abs(result - expected) <= bound).all()
+        if a.shape[1] > 4:  # and the factors were rounded
+            assert not np.allclose(result, expected, rtol=1e-6, atol=1e-7)
+
+
+@few(20)
+@given(
+    sizes,
+    st.sampled_from([1, 3, 8, 17, 40]),
+    sizes,
+    st.sampled_from(["rows", "wide rows", "columns", "strided", "reversed"]),
+    st.sampled_from(["rows", "columns", "wide rows", "reversed"]),
+    st.sampled_from(["rows", "wide rows", "columns", "strided"]),
+    st.sampled_from([(1.0, 0.0), (1.0, 1.0), (-2.0, 0.25)]),
+    st.sampled_from([None, "relu", "leaky_relu", "sigmoid", "tanh"]),
+    st.tuples(st.booleans(), st.booleans()),
+    TYPES,
+    st.sampled_from(SMALL_TILES),
+    st.sampled_from([1, 1, 3]),
+)
+def test_matmul(
+    choose, m, k, n, layout_a, layout_b, layout_c, scales, activation, has, dtype, tile, parts
+):
+    choose(tile, parts)
+    rng = np.random.default_rng(m * 1000 + n)
+
+    def draw(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    def wide(x):
+        return None if x is None else x.astype(float)
+
+    a, b, out = laid_out(draw(m, k), layout_a), laid_out(draw(k, n), layout_b), draw(m, n)
+    out = laid_out(out if scales[1] else out * np.nan, layout_c)  # beta = 0 ignores even a NaN
+    bias, sums = draw(n) if has[0] else None, draw(n) if has[1] else None
+    expected_sums = wide(sums)
+    options = {"alpha": scales[0], "beta": scales[1], "activation": activation}
+    expected = reference.matmul(
+        wide(a), wide(b), wide(out), bias=wide(bias), bias_grad=expected_sums, **options
+    )
+    around = None if out.base is None else np.isnan(out.base).sum() - np.isnan(out).sum()
+    assert linear.matmul(a, b, out, bias=bias, bias_grad=sums, **options) is out
+    np.testing.assert_allclose(out, expected, **tolerance(dtype, 2 * k))
+    if sums is not None:
+        np.testing.assert_allclose(sums, expected_sums, **tolerance(dtype, k))
+    assert around is None or np.isnan(out.base).sum() == around, "written beside the array"
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@few(4)
+@given(sizes, sizes, sizes, st.booleans(), st.booleans())
+def test_tensor_cores(choose, precision, m, k, n, a_transposed, b_transposed):
+    choose(TENSOR_TILE)
+    rng = np.random.default_rng(m + 100 * n)
+    a, b = rng.standard_normal((m, k)).astype("f4"), rng.standard_normal((k, n)).astype("f4")
+    a, b = (np.asfortranarray(x) if t else x for x, t in ((a, a_transposed), (b, b_transposed)))
+    check_product(linear.matmul(a, b, precision=precision), a, b, precision)
+
+
+def test_what_is_not_finite_goes_through(choose):
+    choose(SMALL_TILES[0])
+    for special in (np.nan, np.inf, -np.inf):
+        a, b = np.ones((5, 6), np.float32), np.ones((6, 9), np.float32)
+        a[2, 3] = special
+        expected = np.full((5, 9), 6.0)
+        expected[2] = special
+        np.testing.assert_array_equal(linear.matmul(a, b), expected)
+        expected[2] = 0 if special == -np.inf else special
+        np.testing.assert_array_equal(linear.matmul(a, b, activation="relu"), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape_a", "shape_b"),
+    [
+        ((4,), (4,)), ((3, 4), (4,)), ((4,), (4, 3)), ((5, 3, 4), (5, 4, 6)), ((5, 3, 4), (4, 6)),
+        ((3, 4), (5, 4, 6)), ((1, 3, 4), (5, 4, 6)), ((5, 3, 4), (4,)), ((0, 3, 4), (4, 2)),
+        ((3, 0), (0, 4)), ((0, 4), (4, 3)),
+    ],
+)  # fmt: skip
+def test_stacks_and_vectors(choose, shape_a, shape_b):
+    choose(SMALL_TILES[0], 2)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal(shape_a), rng.standard_normal(shape_b)
+    result, expected = linear.matmul(a, b), np.matmul(a, b)
+    assert np.shape(result) == np.shape(expected)
+    np.testing.assert_allclose(result, expected, atol=1e-14)
+    sums, expected_sums = np.ones(b.shape[-1]), np.ones(b.shape[-1])
+    if b.ndim > 1:
+        linear.matmul(a, b, bias_grad=sums)
+        reference.matmul(a, b, bias_grad=expected_sums)
+        np.testing.assert_allclose(sums, expected_sums, atol=1e-13)
+
+
+def test_out_may_overlap_the_inputs(choose):
+    choose(SMALL_TILES[0])
+    memory = np.random.default_rng(2).standard_normal((9, 20))
+    for a, out in ((memory[:8, :8], memory[1:, 1:9]), (memory[:8, :8], memory[:8, :8].T)):
+        b = np.random.default_rng(3).standard_normal((8, 8))
+        expected = a @ b
+        linear.matmul(a, b, out)
+        np.testing.assert_allclose(out, expected, atol=1e-13)
+
+
+@st.composite
+def convolutions(draw):
+    """A convolution's x, w and options, small enough for the simulator."""
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    channels, filters = (
+        groups * draw(st.sampled_from([1, 2, 4, 5])),
+        groups * draw(st.integers(1, 4)),
+    )
+    kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    dilation = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    spans = [(r - 1) * d + 1 for r, d in zip(kernel, dilation, strict=True)]
+    size = [draw(st.integers(span, span + 4)) for span in spans]
+    padding = draw(st.sampled_from(["valid", "same", 1, ((0, 2), (1, 0))]))
+    strides = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(TYPES)
+    x = rng.standard_normal((draw(st.integers(1, 2)), *size, channels)).astype(dtype)
+    w = rng.standard_normal((*kernel, channels // groups, filters)).astype(dtype)
+    options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+    return x, w, options, rng
+
+
+@few(20)
+@given(convolutions(), st.sampled_from(SMALL_TILES[:3]), st.sampled_from([1, 2]), st.booleans())
+def test_convolutions(choose, case, tile, parts, accumulate):
+    """Forward and both gradients, from one draw."""
+    choose(tile, parts)
+    x, w, options, rng = case
+    wide_x, wide_w = x.astype(float), w.astype(float)
+    bias = rng.standard_normal(w.shape[3]).astype(x.dtype)
+    close = tolerance(x.dtype.name, 2 * w[..., 0].size)
+    y = reference.conv2d(wide_x, wide_w, bias=bias, activation="leaky_relu", **options)
+    result = convolution.conv2d(x, w, bias=bias, activation="leaky_relu", **options)
+    np.testing.assert_allclose(result, y, **close)
+
+    grad = rng.standard_normal(y.shape).astype(x.dtype)
+    dx = reference.conv2d_grad_input(grad.astype(float), wide_w, x.shape, **options)
+    np.testing.assert_allclose(
+        convolution.conv2d_grad_input(grad, w, x.shape, **options), dx, **close
+    )
+
+    dw, sums = rng.standard_normal(w.shape).astype(x.dtype), np.ones(w.shape[3], x.dtype)
+    expected, expected_sums = dw.astype(float), sums.astype(float)
+    more = {"accumulate": accumulate, **options}
+    reference.conv2d_grad_weight(
+        wide_x, grad.astype(float), w.shape, out=expected, bias_grad=expected_sums, **more
+    )
+    dw = dw if accumulate else dw * np.nan
+    convolution.conv2d_grad_weight(x, grad, w.shape, out=dw, bias_grad=sums, **more)
+    close = tolerance(x.dtype.name, 2 * grad[..., 0].size)
+    np.testing.assert_allclose(dw, expected, **close)
+    np.testing.assert_allclose(sums, expected_sums, **close)
+
+
+@few(6)
+@given(convolutions())
+def test_convolutions_reversed_and_along_one_axis(choose, case):
+    choose(SMALL_TILES[0])
+    x, w, options, rng = case
+    options = {**options, "padding": "same"}
+    z = rng.standard_normal((*x.shape[:3], w.shape[3])).astype(x.dtype)
+    bias = rng.standard_normal(x.shape[3]).astype(x.dtype)
+    close = tolerance(x.dtype.name, 4 * w[0, 0].size * w.shape[0])
+    expected = reference.conv2d_transpose(z, w, bias=bias, activation="tanh", **options)
+    result = convolution.conv2d_transpose(z, w, bias=bias, activation="tanh", **options)
+    np.testing.assert_allclose(result, expected, **close)
+    options = {"strides": 2, "padding": "causal", "groups": options["groups"]}
+    np.testing.assert_allclose(
+        convolution.conv1d(x[:, 0], w[0], **options),
+        reference.conv1d(x[:, 0], w[0], **options),
+        **close,
+    )
+
+
+def test_images_as_views(choose):
+    """Views are copied where a kernel could not read them, `out` is written where it lies."""
+    choose(SMALL_TILES[0])
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((4, 3, 6, 6)).transpose(0, 2, 3, 1)[::2]
+    w = rng.standard_normal((3, 3, 3, 8))[..., ::2]
+    out = np.full((2, 6, 6, 8), np.nan)[..., ::2]
+    assert convolution.conv2d(x, w, padding="same", out=out) is out
+    np.testing.assert_allclose(out, reference.conv2d(x, w, padding="same"), atol=1e-12)
+
+
+ONES = np.ones((3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "call"),
+    [
+        (TypeError, "a is int64", lambda: linear.matmul(np.ones((2, 2), int), ONES)),
+        (TypeError, "b is float64", lambda: linear.matmul(ONES, ONES.T.astype("f8"))),
+        (ValueError, r"a is \(3, 4\), b is \(3, 4\)", lambda: linear.matmul(ONES, ONES)),
+        (ValueError, r"bias is \(4,\)", lambda: linear.matmul(ONES, ONES.T, bias=ONES[0])),
+        (ValueError, "'swish' is not one of", lambda: linear.matmul(ONES, ONES.T, activation="swish")),
+        (ValueError, "got 'fp8'", lambda: linear.matmul(ONES, ONES.T, precision="fp8")),
+        (ValueError, "float64", lambda: linear.matmul(np.eye(2), np.eye(2), precision="tf32")),
+        (ValueError, "stacks of 2 and 3", lambda: linear.matmul(np.ones((2, 1, 1)), np.ones((3, 1, 1)))),
+        (ValueError, "do not fit", lambda: ladder.RUNGS[0](ONES, ONES)),
+        (ValueError, "grad must have shape", lambda: convolution.conv2d_grad_input(
+            np.ones((1, 2, 2, 1)), np.ones((1, 1, 1, 1)), (1, 3, 3, 1))),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(error, text, call):
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_every_shape_has_a_tile():
+    """And the sum is cut only where that leaves work for each part."""
+    for kind, table in tiles.TILES.items():
+        precision = "tf32" if kind == "tensor cores" else None
+        dtype = "float32" if precision else kind
+        for m, n, k in [
+            (1, 1, 1),
+            (1, 5000, 9),
+            (7, 3, 10**6),
+            (4096, 4096, 4096),
+            (10**6, 64, 576),
+        ]:
+            tile, parts = tiles.choose(dtype, m, n, k, 1, precision)
+            assert tile in table.values()
+            assert 1 <= parts <= max(1, k // tile.depth)

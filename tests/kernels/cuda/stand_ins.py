@@ -1,0 +1,85 @@
+"""What stands for a GPU in these tests: poisoned memory in the simulator, and arrays that only say that
+they are on a device."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tinydl_kernels.cuda import device, tiles
+
+
+def poisoned(shape: Any, dtype: Any) -> np.ndarray:
+    """What memory holds before anybody writes to it: nothing that one could compute with."""
+    array = np.empty(shape, dtype)
+    array.fill(np.nan if array.dtype.kind == "f" else -(2**30))
+    return array
+
+
+@pytest.fixture(scope="module")
+def poison() -> Any:
+    """In the simulator, new memory of every kind is poisoned: an element that no one wrote shows."""
+    from numba.cuda.simulator import kernelapi
+
+    patch = pytest.MonkeyPatch()
+    lock = threading.Lock()
+
+    def shared_array(self: Any, shape: Any, dtype: Any, alignment: Any = None) -> np.ndarray:
+        frame = sys._getframe(1)  # the simulator, too, tells shared arrays apart by their line
+        key = frame.f_code.co_filename, frame.f_lineno
+        with lock:
+            if key not in self._allocations:
+                self._allocations[key] = poisoned(shape, np.dtype(dtype))
+            return self._allocations[key]
+
+    patch.setattr(kernelapi.FakeCUDAShared, "array", shared_array)
+    patch.setattr(
+        kernelapi.FakeCUDALocal,
+        "array",
+        lambda self, shape, dtype, alignment=None: poisoned(shape, np.dtype(dtype)),
+    )
+    library = SimpleNamespace(empty=poisoned, ones=np.ones)
+    patch.setattr(device, "namespace", lambda: library)
+    yield
+    patch.undo()
+
+
+class OnDevice(np.ndarray):
+    """An array that says that it lies in a GPU's memory."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return self.__array_interface__
+
+
+def on_device(*shape: int, dtype: str = "float32") -> Any:
+    return np.zeros(shape, dtype).view(OnDevice)
+
+
+def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
+    """The kernels that a call would start on a GPU, each with the types of its arguments."""
+    from numba import typeof
+
+    found = []
+
+    def launch(dispatcher: Any, grid: Any, threads: int, *arguments: Any) -> None:
+        assert dispatcher.targetoptions["launch_bounds"][0] == threads
+        found.append((dispatcher, tuple(map(typeof, arguments))))
+
+    library = SimpleNamespace(
+        empty=lambda shape, dtype: np.empty(shape, dtype).view(OnDevice),
+        ones=lambda shape, dtype: np.ones(shape, dtype).view(OnDevice),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "launch", launch)
+        patch.setattr(device, "require", lambda: None)
+        patch.setattr(device, "multiprocessors", lambda: tiles.H200_MULTIPROCESSORS)
+        patch.setattr(device, "namespace", lambda: library)
+        call()
+    return found

@@ -1,0 +1,48 @@
+"""The CUDA kernels, tested without a GPU by the `check_*.py` beside this.
+
+They run in Python interpreters of their own: the simulator is chosen before the first import, and numba-cuda
+need not be in the environment that runs the other tests. TINYDL_CUDA_PYTHON names one that has it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "kernels" / "tinydl_kernels" / "cuda"
+HAS_NUMBA_CUDA = importlib.util.find_spec("numba_cuda") is not None
+PYTHON = os.environ.get("TINYDL_CUDA_PYTHON") or (sys.executable if HAS_NUMBA_CUDA else None)
+
+
+@pytest.mark.parametrize("how", ["simulated", "assembled"])
+def test_kernels(how):
+    if PYTHON is None:
+        pytest.skip("numba-cuda is not installed: `make test` tries to, or set TINYDL_CUDA_PYTHON")
+    script = Path(__file__).with_name(f"check_{how}.py")
+    variables = {"NUMBA_NUM_THREADS": "1", "NUMBA_ENABLE_CUDASIM": str(int(how == "simulated"))}
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
+    result = subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.skipif(HAS_NUMBA_CUDA, reason="numba-cuda is installed")
+def test_what_is_missing_is_named():
+    from tinydl_kernels import cuda
+
+    with pytest.raises(ImportError, match=r"numba-cuda.* is missing: pip install 'tinydl\[cuda\]'"):
+        cuda.matmul  # noqa: B018
+
+
+def test_one_module_knows_numba_cuda():
+    pattern = re.compile(r"^\s*(from|import) (numba|cuda|cupy)\b", re.MULTILINE)
+    users = {path.name for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text())}
+    assert users == {"device.py"}
