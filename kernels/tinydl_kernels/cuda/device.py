@@ -15,6 +15,7 @@ type, and a launch does not have to look at array objects.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -184,8 +185,13 @@ def launch(dispatcher: Any, grid: tuple[int, ...], threads: int, *arguments: Any
     if SIMULATED:
         dispatcher[grid, threads](*arguments)
     else:
-        stream = cuda.external_stream(_cupy().cuda.get_current_stream().ptr)
-        dispatcher[grid, threads, stream](*arguments)
+        dispatcher[grid, threads, _stream(_cupy().cuda.get_current_stream().ptr)](*arguments)
+
+
+@functools.cache
+def _stream(handle: int) -> Any:
+    """Numba's object for a stream of CuPy's; the default one is 0 for both."""
+    return cuda.external_stream(handle) if handle else 0
 
 
 def memory(x: Any) -> Any:

@@ -1,8 +1,13 @@
-"""Sizes of the tiles in which matrix products are computed, and what is known of which is best."""
+"""Sizes of the tiles in which matrix products are computed, and which of them is taken.
+
+`tuned` holds what was measured on a GPU; for all else, and where nothing was measured, `estimate` decides.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from . import tuned
 
 
 class Tile(NamedTuple):
@@ -86,16 +91,29 @@ def choose(
     Args:
         images: an operand is read from images; then each thread should have few copies to note.
     """
-    kind = "tensor cores" if precision else dtype
+    measured = tuned.CHOICES.get((kind_of(dtype, precision), *shape_class(m, n, k)))
+    if measured and products == 1 and not images:
+        tile = TILES[kind_of(dtype, precision)][measured[0]]
+        allowed = [p for p in parts_of(k, tile) if p <= measured[1]]
+        return tile, max(allowed) if may_split else 1
     candidates = []
-    for name, tile in TILES[kind].items():
+    for name, tile in TILES[kind_of(dtype, precision)].items():
         if images and not suits_images(tile, precision):
             continue
-        for parts in _parts(k, tile) if may_split else (1,):
+        for parts in parts_of(k, tile) if may_split else (1,):
             cost = estimate(tile, m, n, k, products, parts, multiprocessors)
             candidates.append((cost, name, parts))
     _, name, parts = min(candidates)
-    return TILES[kind][name], parts
+    return TILES[kind_of(dtype, precision)][name], parts
+
+
+def kind_of(dtype: str, precision: str | None) -> str:
+    return "tensor cores" if precision else dtype
+
+
+def shape_class(*sizes: int) -> tuple[int, ...]:
+    """Sizes that are alike: class 0 up to 16, 1 up to 64, and so on by factors of 4, 5 for all above 4096."""
+    return tuple(min(5, max(0, ((size - 1).bit_length() - 3) // 2)) for size in sizes)
 
 
 def suits_images(tile: Tile, precision: str | None) -> bool:
@@ -104,7 +122,7 @@ def suits_images(tile: Tile, precision: str | None) -> bool:
     return tile.height >= 8 and not (precision == "bf16" and tile.rows * tile.columns >= 128)
 
 
-def _parts(k: int, tile: Tile) -> list[int]:
+def parts_of(k: int, tile: Tile) -> list[int]:
     """Powers of two that leave every part a few steps."""
     return [p for p in (1, 2, 4, 8, 16, 32, MOST_PARTS) if p == 1 or k >= 8 * p * tile.depth]
 

@@ -304,3 +304,38 @@ def test_every_shape_has_a_tile():
             tile, parts = tiles.choose(dtype, m, n, k, 1, precision)
             assert tile in table.values()
             assert 1 <= parts <= max(1, k // tile.depth)
+
+
+def test_tuning(tmp_path, monkeypatch):
+    """What was measured to be best is written to a table, and taken from there."""
+    import runpy
+
+    from tinydl_kernels.cuda import tune, tuned
+
+    best = tiles.TILES["float32"]["4x128"], 2
+    asked = []
+    monkeypatch.setattr(
+        products, "multiply", lambda *a, tile, parts, **k: asked.append((tile, parts))
+    )
+    monkeypatch.setattr(tune, "_random", lambda shape, dtype: np.zeros(shape, dtype))
+
+    def seconds_of(call):
+        call()
+        return 1.0 if asked[-1] == best else 2.0
+
+    choices = tune.tune(seconds_of, sizes=(8, 2048), kinds=("float32",))
+    assert choices["float32", 0, 4, 4] == ("4x128", 2)
+    assert {tile for tile, _ in asked} == set(tiles.TILES["float32"].values())
+    tune.write(tmp_path / "table.py", choices, "a GPU", "2026-01-01")
+    table = runpy.run_path(str(tmp_path / "table.py"))
+    assert (table["DEVICE"], table["CHOICES"]) == ("a GPU", choices)
+    monkeypatch.setattr(tuned, "CHOICES", table["CHOICES"])
+    assert tiles.choose("float32", 9, 3000, 1500, 1) == best
+    assert tiles.choose("float32", 9, 3000, 1500, 1, may_split=False) == (best[0], 1)
+
+
+def test_classes_of_shapes():
+    found = [
+        tiles.shape_class(n)[0] for n in (1, 16, 17, 64, 65, 256, 257, 1024, 4096, 4097, 10**6)
+    ]
+    assert found == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5]

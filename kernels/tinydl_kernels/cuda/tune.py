@@ -1,0 +1,107 @@
+"""Measure which tile is best for which shapes, and write `tuned`:  python -m tinydl_kernels.cuda.tune
+
+Each class of shapes is represented by one shape. All tiles, and all numbers of parts into which the sum can
+be cut, multiply the same random matrices; the median of several runs decides. Takes some minutes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import itertools
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from . import device, products, tiles
+from .operands import line
+from .products import Result, matrix
+
+SIZES = (8, 32, 128, 512, 2048, 8192)  # one for each class of `tiles.shape_class`
+LARGEST = 2**35  # multiply-adds; larger products go like the next smaller class
+KINDS = {
+    "float32": ("float32", None),
+    "float64": ("float64", None),
+    "tensor cores": ("float32", "tf32"),
+}
+RUNS = 7
+
+HEADER = '''"""The best tile for each class of shapes, written by `python -m tinydl_kernels.cuda.tune` on a GPU.
+
+CHOICES: {{(kind, class of M, of N, of K): (tile, parts)}}, see `tiles.TILES` and `tiles.shape_class`.
+"""
+
+DEVICE = {device!r}
+MEASURED = {date!r}
+
+CHOICES: dict[tuple[str, int, int, int], tuple[str, int]] = {{
+'''
+
+
+def tune(
+    seconds_of: Callable[[Callable[[], None]], float],
+    sizes: Iterable[int] = SIZES,
+    kinds: Iterable[str] = tuple(KINDS),
+) -> dict[tuple[str, int, int, int], tuple[str, int]]:
+    """The fastest (tile, parts) for each kind and class; `seconds_of` times a call."""
+    choices = {}
+    for kind, (m, n, k) in itertools.product(kinds, itertools.product(sizes, repeat=3)):
+        if m * n * k > LARGEST:
+            continue
+        choices[(kind, *tiles.shape_class(m, n, k))] = _fastest(seconds_of, kind, m, n, k)
+    return choices
+
+
+def _fastest(seconds_of: Callable, kind: str, m: int, n: int, k: int) -> tuple[str, int]:
+    dtype, precision = KINDS[kind]
+    a, b, c = (_random(shape, dtype) for shape in ((m, k), (k, n), (m, n)))
+    multiply = functools.partial(
+        products.multiply, matrix(a, k, 1), matrix(b, 1, n), Result(c, line(n)), (m, n, k),
+        precision=precision,
+    )  # fmt: skip
+    times = []
+    for name, tile in tiles.TILES[kind].items():
+        for parts in tiles.parts_of(k, tile):
+            seconds = seconds_of(functools.partial(multiply, tile=tile, parts=parts))
+            times.append((seconds, name, parts))
+    return min(times)[1:]
+
+
+def write(path: Path, choices: dict, device_name: str, date: str | None) -> None:
+    lines = [f"    {key!r}: {choice!r},\n" for key, choice in sorted(choices.items())]
+    text = HEADER.format(device=device_name, date=date) + "".join(lines) + "}\n"
+    path.write_text(text.replace("'", '"'))
+
+
+def _random(shape: tuple[int, int], dtype: str) -> Any:
+    """Random numbers: with zeros, a GPU draws less power and runs faster than it ever will."""
+    return device.namespace().random.standard_normal(shape).astype(dtype)
+
+
+def median_seconds(call: Callable[[], None]) -> float:
+    """Median time of a call on the GPU, by events, after two calls that compile and warm up."""
+    cupy = device.namespace()
+    call(), call()
+    times = []
+    for _ in range(RUNS):
+        start, end = cupy.cuda.Event(), cupy.cuda.Event()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(cupy.cuda.get_elapsed_time(start, end) / 1e3)
+    return statistics.median(times)
+
+
+def main() -> None:
+    device.require()
+    cupy = device.namespace()
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    path = Path(__file__).with_name("tuned.py")
+    write(path, tune(median_seconds), name, datetime.date.today().isoformat())
+    print(f"{path}: measured on {name}")
+
+
+if __name__ == "__main__":
+    main()
