@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinydl.optimizers import Momentum
 from tinydl.study import LARGE_BATCH_TASKS, MAIN_TASKS, TASKS, Task, run_task
 from tinydl.study import tasks as tasks_module
 from tinydl.study.contenders import get as get_kind
@@ -41,11 +42,18 @@ def test_label_noise_changes_27_percent_of_the_training_labels_and_none_of_the_t
 
 
 @pytest.mark.parametrize(("name", "size"), [("outlier-batch", 1e4), ("nan-batch", np.nan)])
-def test_one_batch_in_the_middle_is_spoiled(name, size):
+def test_one_batch_a_tenth_into_training_is_spoiled(name, size):
     task, x = TASKS[name], np.ones((2, 3), np.float32)
-    changed = [step for step in range(9) if not np.array_equal(task.disturb(step, 9, x), x)]
+    changed = [s for s in range(40) if not np.array_equal(task.disturb(s, 40, x), x)]
     assert changed == [4]
-    np.testing.assert_array_equal(task.disturb(4, 9, x), np.full((2, 3), size, np.float32))
+    np.testing.assert_array_equal(task.disturb(4, 40, x), np.full((2, 3), size, np.float32))
+
+
+def test_the_outlier_does_harm():
+    """Its loss is many times what it was before, and so is the next ones'."""
+    result = run_task(TASKS["outlier-batch"], Momentum(0.01), seed=0, scale=0.2)
+    (before, at, after), step = result.losses[18:21], 19
+    assert len(result.losses) // 10 == step and at > 100 * before and after > 10 * before
 
 
 @pytest.mark.parametrize("name", ON_DIGITS)
