@@ -58,7 +58,7 @@ MODULES = {
         "clip_",
         "scale_",
     ),
-    "das": ("das_moments", "das_apply"),
+    "das": ("das_norms", "das_moments", "das_apply"),
 }
 MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
 

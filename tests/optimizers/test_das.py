@@ -57,7 +57,10 @@ def test_the_fast_version_follows_the_equations(seed, learning_rate, weight_deca
         das.step(f)
         for p, w in zip(parameters, weights, strict=True):
             assert_allclose(p.value, w, rtol=1e-9, atol=1e-12)
-    assert_allclose([das.scalars[k] for k in ("h", "c", "path")], [state.h, state.c, state.path])
+    assert_allclose([das.scalars[k] for k in ("h", "c", "q")], [state.h, state.c, state.q])
+    das.to_evaluation_weights()
+    for k, p in enumerate(parameters):
+        assert_allclose(p.value, state.x[k], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("learning_rate", [1e-12, 1e-3, 0.1, 10.0, 1e12])
@@ -68,7 +71,107 @@ def test_any_rate_trains(learning_rate):
     first = loss()
     for _ in range(300):
         das.step(loss())
+    das.to_evaluation_weights()
     assert loss() < 0.05 * first
+
+
+def test_the_average_weighs_late_steps_more():
+    store, _, loss = quadratic()
+    das = DAS(r=2.0)
+    das.build(store)
+    seen = []
+    for _ in range(20):
+        das.step(loss())
+        seen.append(store.values.copy())
+    # k_t (1 - k_{t+1}) ... (1 - k_T) is proportional to (t + r - 1) ... (t + 1) t, of degree r
+    weights = np.array([t * (t + 1) for t in range(1, 21)], float)
+    assert_allclose(das.average(), np.average(seen, axis=0, weights=weights), rtol=1e-12)
+
+
+def test_weights_change_over_and_back():
+    store, _, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    das.to_evaluation_weights()  # nothing was trained yet
+    for _ in range(10):
+        das.step(loss())
+    w, x = store.values.copy(), das.average().copy()
+    for _ in range(2):  # twice does no harm
+        das.to_evaluation_weights()
+        assert np.array_equal(store.values, x) and np.array_equal(das.average(), w)
+    for _ in range(2):
+        das.to_training_weights()
+        assert np.array_equal(store.values, w) and np.array_equal(das.average(), x)
+    with das.evaluating():
+        assert np.array_equal(store.values, x)
+    assert np.array_equal(store.values, w)
+
+
+def test_weights_that_somebody_set_are_trained_on():
+    store, parameters, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    for _ in range(10):
+        das.step(loss())
+    das.to_evaluation_weights()
+    parameters[0].value[...] = 3.0
+    given = store.values.copy()
+    das.to_training_weights()
+    assert np.array_equal(store.values, given) and np.array_equal(das.average(), given)
+    das.to_evaluation_weights()
+    das.step(loss())  # outside of fit: from the weights at hand
+    assert not das.scalars["shown"]
+    assert np.abs(store.values - given).max() < 1
+
+
+def test_the_bound_follows_the_agreement_of_slopes():
+    """On f = w² / 2 with momentum off, A = 1 - η / η*: the bound falls while steps go too far, and rises again."""
+    parameter = Parameter("w", np.array([[1.0]]))
+    das = DAS(beta_1=0.0, H=5.0, s_max=100.0, learning_rate=100.0)
+    das.build(ParameterStore([parameter]))
+    shares, before = [], math.nan
+    for _ in range(40):
+        parameter.grad[...] = parameter.value
+        w = float(parameter.value[0, 0])
+        das.step(100 + 0.5 * w * w)
+        shares.append(das.scalars["c"])
+        if das.report["agreement"]:
+            assert_allclose(das.report["agreement"], np.clip(w / before, -1, 1))
+        before = w
+    assert shares[0] == 1 and min(shares) < 0.5
+    assert np.diff(shares).max() > 0
+
+
+def test_a_loss_at_its_lower_bound_stops_and_a_deeper_one_too():
+    store, _, loss = quadratic()
+    das = DAS(lower_bound=2.0, without=("forecast",))
+    das.build(store)
+    das.step(loss())
+    before = store.values.copy()
+    loss()
+    das.step(2.0)
+    assert np.array_equal(store.values, before)
+    das.step(1.0)
+    assert np.array_equal(store.values, before)
+    assert das.report["bound"] == "none" and das.report["polyak_rate"] == 0
+
+
+def test_a_thawed_layer_is_trained_too():
+    store, parameters, loss = quadratic()
+    das = DAS()
+    das.build(store)
+    parameters[1].trainable = False
+    for _ in range(5):
+        das.step(loss())
+    das.to_evaluation_weights()
+    parameters[1].trainable = True
+    before = parameters[1].value.copy()
+    das.to_training_weights()
+    assert np.array_equal(parameters[1].value, before)
+    for _ in range(5):
+        das.step(loss())
+    assert not np.array_equal(parameters[1].value, before)
+    assert set(das.report["layer_norms"]) == {"p0", "p1", "p2"}
 
 
 def test_each_part_can_be_switched_off_and_changes_something():
@@ -76,11 +179,14 @@ def test_each_part_can_be_switched_off_and_changes_something():
         store, parameters, loss = quadratic()
         das = DAS(**arguments)
         das.build(store)
-        for k in range(400):
-            f = 1.0 + loss()  # a level that it cannot get below: a plateau
+        for k in range(100):
+            f = loss()
+            if k == 2:
+                store.grads *= -1  # the slopes do not agree
             if k == 5:
                 parameters[0].grad *= 1e6  # an outlier
             das.step(f)
+        das.to_evaluation_weights()
         return store.values.copy()
 
     whole = trained()
@@ -103,12 +209,14 @@ def test_a_loss_that_is_not_finite_takes_back_three_quarters(bad):
     for _ in range(3):
         before = store.values.copy()
         das.step(loss())
-    after = store.values.copy()
-    moments = das.slots["m"].copy()
+    after, average = store.values.copy(), das.average().copy()
+    moments, c = das.slots["m"].copy(), das.scalars["c"]
     das.step(bad)
     assert_allclose(store.values, before + (after - before) / 4, rtol=1e-12)
+    assert_allclose(das.average(), average + das.share * (store.values - after), rtol=1e-12)
     assert np.array_equal(das.slots["m"], moments)
-    assert das.scalars["c"] == 0.5
+    assert das.scalars["c"] == c / 2
+    assert das.report["bound"] == "guard"
     das.step(loss())
     assert np.isfinite(store.values).all()
 
@@ -188,6 +296,16 @@ def test_state_goes_through_a_checkpoint():
     for _ in range(10):
         again.step(loss())
     assert np.array_equal(store.values, end)
+
+
+def test_a_parameter_of_one_element_and_many_pieces():
+    store, _, loss = quadratic(shapes=((1,), (1, 1), (300, 70)), dtype="float32")
+    das = DAS()
+    das.build(store)
+    first = loss()
+    for _ in range(100):
+        das.step(loss())
+    assert loss() < 0.5 * first
 
 
 def test_float32_and_tiny_gradients_stay_finite():

@@ -182,6 +182,17 @@ class Optimizer:
             joins = s.parameter.trainable
         return found
 
+    # ---- weights to train and weights to use --------------------------------------------------------------
+
+    def to_evaluation_weights(self) -> None:
+        """Give the model the weights to evaluate and to keep, where these are others than those being trained.
+
+        ``fit`` calls it at the end, for validation and for checkpoints; calling it twice does no harm.
+        """
+
+    def to_training_weights(self) -> None:
+        """The reverse: ``fit`` calls it before the first step, and to go on."""
+
     # ---- the learning rate --------------------------------------------------------------------------------
 
     @property

@@ -10,78 +10,96 @@ step size; Loizou et al. 2021 (SPS, arXiv 2002.10542) take it with a minibatch's
 MoMo (Schaipp et al. 2024, arXiv 2305.07583) forecasts the loss from all past tangents, weighted as momentum weighs
 the gradients; with d a momentum direction the averages of <g, d> and of f then belong together.
 
-That rate asks for too much where f_lb cannot be reached and where d is long, so DAS takes a share of it, between
-s_min and s_max, and bounds it where the network is deep.
+**Where the tangent ends.** A tangent foresees a small step only, and f_lb may be out of reach. How far one can trust it
+shows a step later: the slope along d has changed from <g, d> to <g', d>, with g' the next gradient. Their quotient
+is near 1 after a step that was far too short, 0 where the step ended at the minimum along d, and -1 where it climbed
+as far up the other side. DAS lets its bound of the rate grow or shrink by this agreement (equation 7).
+
+**Where the weights end.** A rate that stays large leaves the weights shaking about the valley's floor, and their mean
+lies on it. So DAS trains one set of weights and recommends another, the average of late steps (equation 10). That takes
+the place of a schedule, which would have to know when training ends.
 
 **Equations.** Layers l are parameter tensors, L counts those of two or more dimensions, f_t and g_t are the mean loss
 and its gradient over the whole batch (of all processes), ρ_t = 1 - β1^t. All state starts at 0, c at 1.
 
-    1 outliers     n_l = RMS(g_l);   a_l = min(1, κ r_l / n_l) with the r_l of the step before (1 at first)
-    2 layer_scale  R_l ← β2 R_l + (1 - β2) (a_l n_l)²;   r_l = √(R_l / (1 - β2^t));   g̃_l = a_l g_l / r_l
-    3 direction    m ← β1 m + (1 - β1) g̃;   v ← β2 v + (1 - β2) g̃²;   u = (m / ρ_t) / (√(v / (1 - β2^t)) + ε)
-    4 relative     φ_l = max(RMS(w_l), F_l), F_l = 1/√fan_in (0.1 for vectors);   d_l = φ_l u_l / max(1, RMS(u_l))
-    5 slope        q = Σ_l r_l <m_l / ρ_t, d_l>
-    6 forecast     h_t = β1 (h_{t-1} - ρ_{t-1} η_{t-1} q_{t-1}) + (1 - β1) f_t;   ĥ = h_t / ρ_t
-    7 polyak       P = max(ĥ - f_lb, 0) / q;   where q ≤ 0 there is no descent, and η = 0
-    8 plateau      c is halved when the mean loss has not fallen by the share δ on a path of length B (see ``Plateau``)
-    9 rate         η = min{ clip(lr, s_min c P, s_max c P), c H / L }
-   10 update       w ← (1 - η λ) w - η d
+    1 outliers     n_l = RMS(g_l);   a_l = min(1, κ r_l / n_l), r_l² the mean of (a_l n_l)² in the steps before;
+                   g̃_l = a_l g_l / e_l, e_l the first n_l that is not 0: numbers near 1, far from under- and overflow
+    2 direction    m ← β1 m + (1 - β1) g̃;   v ← β2 v + (1 - β2) g̃²;   u = (m / ρ_t) / (√(v / (1 - β2^t)) + ε)
+    3 relative     φ_l = max(RMS(w_l), F_l), F_l = 1/√fan_in (0.1 for vectors);   d_l = √φ_l u_l / max(1, RMS(u_l))
+    4 slope        q = Σ_l e_l <m_l / ρ_t, d_l>
+    5 forecast     h_t = β1 (h_{t-1} - ρ_{t-1} η_{t-1} q_{t-1}) + (1 - β1) f_t;   ĥ = h_t / ρ_t
+    6 polyak       P = max(ĥ - f_lb, 0) / q;   where q ≤ 0 there is no descent, and η = 0
+    7 agreement    A = Σ_l e_l <g̃_l, d_{l,t-1}> / q_{t-1} in [-1, 1];   c ← c exp(γ (A + τ)) in [c_min, 1], and c grows
+                   only where the bound c H / √L³ decided the step before
+    8 rate         η = min{ clip(lr, s_min P, s_max P), c H / √L³ }
+    9 update       w ← (1 - η λ) w - η d
+   10 average      x ← x + k (w - x), k = (r + 1) / (t + r): x weighs step s about as s^r, whatever t is
    11 guard        a loss or gradient that is not finite: three quarters of the last step are taken back, c is halved
 
-Sources of the parts: 1 AdaGC, Wang et al. 2025, arXiv 2502.11034; 2 NovoGrad, Ginsburg et al. 2019, arXiv 1905.11286;
-3 Adam, Kingma & Ba 2014, arXiv 1412.6980; 4 Adafactor, Shazeer & Stern 2018, arXiv 1804.04235, with a floor by fan-in
-after Yang et al. 2023, arXiv 2310.17813; 6, 7 MoMo; 9, the share c H / L: Bernstein et al. 2020, arXiv 2002.03432;
-8 after the bold driver (Vogl et al. 1988). The floor s_min, the plateau's constants and the combination are this
-project's own: MoMo's convergence theorem does not carry over.
+Sources of the parts: 1 AdaGC, Wang et al. 2025, arXiv 2502.11034; 2 Adam, Kingma & Ba 2014, arXiv 1412.6980; 3
+Adafactor, Shazeer & Stern 2018, arXiv 1804.04235, with a floor by fan-in after Yang et al. 2023, arXiv 2310.17813;
+5, 6 MoMo; 7 the slope a step later is the hypergradient of Baydin et al. 2018, arXiv 1703.04782; 8, a bound that falls
+with depth: Bernstein et al. 2020, arXiv 2002.03432; 10 Shamir & Zhang 2013, arXiv 1212.1824 (polynomial-decay
+averaging). The root of φ, √L³ for L, the shares s and the constants of 7 are this project's own, found by measuring
+(benchmarks/das_log.md): the convergence theorems of the sources do not carry over.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
 from tinydl.initializers import fans
 from tinydl.optimizers.base import Optimizer, StepInfo, check_positive, check_range
 from tinydl.optimizers.schedules import Schedule
-from tinydl.parameters import Segment
+from tinydl.parameters import ParameterStore, Segment
 
-PARTS = ("outliers", "layer_scale", "relative", "forecast", "polyak", "plateau", "depth", "guard")
+PARTS = (
+    "outliers",
+    "relative",
+    "forecast",
+    "polyak",
+    "agreement",
+    "depth",
+    "average",
+    "guard",
+)
 VECTOR_SIZE = 0.1  # F_l of biases and scales
-WARM_UP = 20  # steps in which the plateau only watches
+SMALLEST_UNIT = 1e-30  # of e_l: 1 / e_l is a float32
+C_MIN = 1e-3  # from here c finds back to 1 within some 100 steps
 PATIENCE = 10  # unusable steps in a row after which the guard gives up
-
-
-@dataclass
-class Direction:
-    """What one layer contributes to a step: d_l = scale · u_l, r_l, and the slope r_l <m_l / ρ, d_l>."""
-
-    segment: Segment
-    scale: float
-    norm: float
-    slope: float
+PIECE = 8192  # elements that one thread passes over at a time: 32 KiB of float32
 
 
 class DAS(Optimizer):
     """See the module's text for the equations; the arguments carry their symbols' names.
 
+    While it trains, the model has the weights w; at all other times, the average x (``to_evaluation_weights``).
+
     Args:
         learning_rate: lr, without a unit: it is clipped into a window around the Polyak rate, which the loss sets.
         beta_1, beta_2, epsilon: β1, β2, ε of the direction.
-        lower_bound: f_lb, a value that the loss cannot fall below: 0 for cross-entropy and squared errors.
+        lower_bound: f_lb, a value that the loss cannot fall below, 0 for cross-entropy and squared errors; or a level
+            below which it should not be driven, because the rest is noise (Ishida et al. 2020, arXiv 2002.08709).
         s_min, s_max: the smallest and largest share of the Polyak rate.
-        H: bound of the rate times depth.
+        H: bound of the rate, for a network of one layer.
         kappa: κ, how far a gradient may exceed its layer's usual size.
-        B, delta, beta_s: path length, share of decrease and averaging of the plateau.
+        gamma, tau: γ, how fast the bound moves, and τ, how far steps may go too far: as the average evens out what
+            jumps to and fro, a little too far is best.
+        r: how much the average favours late steps; it spans about the last t / (r + 1) of them.
         weight_decay: λ, apart from the gradient.
         without: names of parts to switch off, to see what they do: any of ``PARTS``.
 
     Attributes:
-        report: of the last step: rate, polyak_rate, c, predicted and real decrease of the loss, which bound was
-            active ("lr", "s_min", "s_max", "depth", "none" or "guard"), and the gradient's norm of each layer.
+        report: of the last step: rate, polyak_rate, c, agreement, predicted and real decrease of the loss, which bound
+            was active ("lr", "s_min", "s_max", "depth", "none" or "guard"), and the gradient's norm of each layer.
     """
 
     guards = True
@@ -90,18 +108,18 @@ class DAS(Optimizer):
         self,
         learning_rate: float | Schedule = 0.1,
         beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
+        beta_2: float = 0.99,
+        epsilon: float = 1e-12,
         lower_bound: float = 0.0,
         s_min: float = 0.05,
-        s_max: float = 0.15,
-        H: float = 0.3,
+        s_max: float = 0.3,
+        H: float = 0.2,
         kappa: float = 10.0,
-        B: float = 2.0,
-        delta: float = 0.01,
-        beta_s: float = 0.98,
+        gamma: float = 0.1,
+        tau: float = 0.25,
+        r: float = 8.0,
         weight_decay: float = 0.0,
-        without: tuple[str, ...] = (),
+        without: Sequence[str] = (),
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.beta_1 = check_range(self, "beta_1", beta_1, 0, 1)
@@ -112,118 +130,142 @@ class DAS(Optimizer):
         self.s_max = check_range(self, "s_max", s_max, self.s_min, np.inf)
         self.H = check_positive(self, "H", H)
         self.kappa = check_positive(self, "kappa", kappa)
-        self.B = check_positive(self, "B", B)
-        self.delta = check_range(self, "delta", delta, 0, 1)
-        self.beta_s = check_range(self, "beta_s", beta_s, 0, 1)
+        self.gamma = check_range(self, "gamma", gamma, 0, np.inf)
+        self.tau = check_range(self, "tau", tau, 0, 1)
+        self.r = check_range(self, "r", r, 0, np.inf)
         unknown = [part for part in without if part not in PARTS]
         if unknown:
             raise ValueError(f"DAS: unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
         self.without = tuple(without)
         self.report: dict[str, Any] = {}
 
+    # ---- state --------------------------------------------------------------------------------------------
+
     @property
     def slot_names(self):
-        return ("m", "v")
+        return ("m", "v") if "average" in self.without else ("m", "v", "average")
 
     def initial_scalars(self):
-        state = dict.fromkeys(("t", "h", "eta", "q", "S", "S_ref", "path", "bad", "f"), 0.0)
-        state["c"] = 1.0
+        names = ("t", "h", "eta", "q", "f", "bounded", "bad", "shown", "checksum")
+        state = {**dict.fromkeys(names, 0.0), "c": 1.0}
         for s in self.built_store().segments:
-            state[f"R:{s.parameter.name}"] = 0.0  # mean square of the layer's gradient
-            state[f"d:{s.parameter.name}"] = 0.0  # scale of its last direction, to take a step back
+            # R: mean of (a n)²; e: unit of the gradient; d: scale of the last direction, √φ / max(1, RMS(u))
+            state.update({f"{kind}:{s.parameter.name}": 0.0 for kind in "Red"})
         return state
+
+    def build(self, store: ParameterStore) -> None:
+        super().build(store)
+        self.layout: tuple[Segment, ...] = ()  # the trainable layers, as of the last step
+        self.average()[...] = store.values
+
+    def average(self) -> NDArray:
+        """x, laid out as the parameters are; without the part "average" these themselves."""
+        return self.slots.get("average", self.built_store().values)
+
+    def lay_out(self) -> None:
+        """What the passes need to know of the trainable layers: made again when one is frozen or thawed."""
+        layout = tuple(s for s in self.built_store().segments if s.parameter.trainable)
+        if layout == self.layout:
+            return
+        self.layout = layout
+        self.names = [s.parameter.name for s in layout]
+        self.sizes = np.array([s.stop - s.start for s in layout], np.float64)
+        self.floors = np.array([smallest_size(s) for s in layout])
+        self.decays = np.array([self.weight_decay * s.parameter.decay for s in layout])
+        self.depth = sum(len(s.parameter.shape) > 1 for s in layout)
+        self.pieces = np.array(
+            [
+                (layer, start, min(start + PIECE, s.stop))
+                for layer, s in enumerate(layout)
+                for start in range(s.start, s.stop, PIECE)
+            ],
+            np.int64,
+        ).reshape(-1, 3)
+
+    def of_layers(self, kind: str) -> NDArray:
+        return np.array([self.scalars[f"{kind}:{name}"] for name in self.names])
+
+    def set_of_layers(self, kind: str, values: NDArray) -> None:
+        keys = [f"{kind}:{name}" for name in self.names]
+        self.scalars.update(zip(keys, values.tolist(), strict=True))
 
     # ---- a step -------------------------------------------------------------------------------------------
 
     def step(self, loss: float | None = None) -> StepInfo:
         if loss is None:
             raise ValueError("DAS sets its rate from the loss: call step(loss)")
+        store, state = self.built_store(), self.scalars
+        if state["shown"]:
+            self.go_on_from_here()
         self.iterations += 1
-        segments = [s for s in self.built_store().segments if s.parameter.trainable]
-        norms = {s.parameter.name: self.gradient_norm(s) for s in segments}
-        total = math.sqrt(sum(n * n for n in norms.values()))
+        self.lay_out()
+        norms = np.sqrt(kernels.das_norms(store.grads, self.pieces, len(self.layout)))
+        total = math.sqrt(float(norms @ norms))
         if not (math.isfinite(loss) and math.isfinite(total)):
-            return self.take_back(loss, total, segments)
-        if loss < self.lower_bound:
+            return self.take_back(loss, total)
+        if loss < min(self.lower_bound, 0.0):
             raise ValueError(
                 f"DAS: the loss is {loss}, below lower_bound={self.lower_bound}: "
                 "give a lower_bound that the loss cannot fall below"
             )
-        state = self.scalars
         state["t"] += 1
         state["bad"] = 0.0
-        directions = [self.direction(s, norms[s.parameter.name]) for s in segments]
-        q = sum(d.slope for d in directions)
+        scales, q, slope_after = self.directions(norms)
         forecast = self.forecast(loss)
         polyak = max(forecast - self.lower_bound, 0.0) / q if q > 0 else 0.0
-        self.watch_plateau(loss)
-        depth = sum(len(s.parameter.shape) > 1 for s in segments)
-        rate, bound = self.rate(polyak, depth)
-        for d in directions:
-            self.apply(d, rate)
-        self.walk(rate, polyak, depth)
+        agreement = self.watch_agreement(slope_after)
+        rate, bound = self.rate(polyak)
+        self.apply(rate, scales, rate * self.decays, self.share)
         self.report = {
             "rate": rate,
             "polyak_rate": polyak,
             "c": state["c"],
+            "agreement": agreement,
             "predicted_decrease": state["eta"] * state["q"],  # of the step before, to compare with
             "real_decrease": state["f"] - loss if state["t"] > 1 else math.nan,
             "bound": bound,
-            "layer_norms": norms,
+            "layer_norms": dict(zip(self.names, norms.tolist(), strict=True)),
         }
         state["eta"], state["q"], state["f"] = rate, q, loss
+        state["bounded"] = float(bound == "depth")
         extras = {k: v for k, v in self.report.items() if isinstance(v, float)}
         return StepInfo(rate, total, extras)
 
-    def gradient_norm(self, s: Segment) -> float:
-        return math.sqrt(kernels.squared_norm(self.built_store().grads[s.start : s.stop]))
-
-    def direction(self, s: Segment, norm: float) -> Direction:
-        """Equations 1 to 5 for one layer: its moments are updated, its parameters are not."""
-        store, state, name = self.built_store(), self.scalars, s.parameter.name
-        step, size = int(state["t"]), s.stop - s.start
-        n = norm / math.sqrt(size)
-        a = self.outlier_share(n, state[f"R:{name}"])
-        r = 1.0
-        if "layer_scale" not in self.without:
-            state[f"R:{name}"] = self.beta_2 * state[f"R:{name}"] + (1 - self.beta_2) * (a * n) ** 2
-            r = math.sqrt(state[f"R:{name}"] / (1 - self.beta_2**step))
-        g_scale = a / r if r > 0 else 0.0
-        part = slice(s.start, s.stop)
-        u_squares, m_times_u, w_squares = kernels.das_moments(
-            store.values[part],
-            store.grads[part],
-            self.slots["m"][part],
-            self.slots["v"][part],
-            g_scale,
+    def directions(self, norms: NDArray) -> tuple[NDArray, float, float]:
+        """Equations 1 to 4. Each layer's factor of u, the slope q, and the slope along the step before."""
+        store, step = self.built_store(), int(self.scalars["t"])
+        n = norms / np.sqrt(self.sizes)
+        R, units, before = self.of_layers("R"), self.of_layers("e"), self.of_layers("d")
+        share = np.ones(len(n))
+        if "outliers" not in self.without and step > 1:
+            usual = np.sqrt(R / (1 - self.beta_2 ** (step - 1)))
+            known = (R > 0) & (n > self.kappa * usual)
+            share[known] = self.kappa * usual[known] / n[known]
+        units = np.where(units > 0, units, np.where(n > 0, np.maximum(n, SMALLEST_UNIT), 0))
+        g_scales = np.divide(share, units, out=np.zeros(len(n)), where=units > 0)
+        u_squares, m_times_u, w_squares, g_times_before = kernels.das_moments(
+            store.values,
+            store.grads,
+            self.slots["m"],
+            self.slots["v"],
+            self.pieces,
+            g_scales,
             self.beta_1,
             self.beta_2,
             self.epsilon,
             step,
-        )
-        scale = 1.0
+        ).T
+        scales = np.ones(len(n))
         if "relative" not in self.without:
-            size_of_w = max(math.sqrt(w_squares / size), self.smallest_size(s))
-            scale = size_of_w / max(1.0, math.sqrt(u_squares / size))
-        state[f"d:{name}"] = scale
-        return Direction(s, scale, norm, r * scale * m_times_u)
-
-    def outlier_share(self, n: float, R: float) -> float:
-        """Equation 1: what part of the gradient counts."""
-        t = self.scalars["t"]
-        if t <= 1 or R == 0 or n == 0 or "outliers" in self.without:
-            return 1.0
-        usual = math.sqrt(R / (1 - self.beta_2 ** (t - 1)))
-        return min(1.0, self.kappa * usual / n)
-
-    @staticmethod
-    def smallest_size(s: Segment) -> float:
-        """F_l: the size below which a layer's weights do not count as smaller (they may start at 0)."""
-        shape = s.parameter.shape
-        return 1 / math.sqrt(fans(shape)[0]) if len(shape) > 1 else VECTOR_SIZE
+            size_of_w = np.maximum(np.sqrt(w_squares / self.sizes), self.floors)
+            scales = np.sqrt(size_of_w) / np.maximum(1, np.sqrt(u_squares / self.sizes))
+        self.set_of_layers("R", self.beta_2 * R + (1 - self.beta_2) * (share * n) ** 2)
+        self.set_of_layers("e", units)
+        self.set_of_layers("d", scales)
+        return scales, float(units * scales @ m_times_u), float(units * before @ g_times_before)
 
     def forecast(self, loss: float) -> float:
-        """Equation 6: the loss at w as all past tangents foresee it."""
+        """Equation 5: the loss at w as all past tangents foresee it."""
         state, t = self.scalars, self.scalars["t"]
         if "forecast" in self.without:
             return loss
@@ -231,73 +273,121 @@ class DAS(Optimizer):
         state["h"] = self.beta_1 * (state["h"] - fallen) + (1 - self.beta_1) * loss
         return state["h"] / (1 - self.beta_1**t)
 
-    def rate(self, polyak: float, depth: int) -> tuple[float, str]:
-        """Equation 9, and which bound decided."""
+    def watch_agreement(self, slope_after: float) -> float:
+        """Equation 7: A, and what follows from it for c."""
+        state = self.scalars
+        if state["q"] <= 0 or "agreement" in self.without:
+            return 0.0
+        agreement = min(1.0, max(-1.0, slope_after / state["q"]))
+        change = self.gamma * (agreement + self.tau)
+        if change < 0 or state["bounded"]:
+            state["c"] = min(1.0, max(C_MIN, state["c"] * math.exp(change)))
+        return agreement
+
+    def rate(self, polyak: float) -> tuple[float, str]:
+        """Equation 8, and which bound decided."""
         lr, c = self.learning_rate, self.scalars["c"]
-        rate, bound = c * lr, "lr"
+        rate, bound = lr, "lr"
         if "polyak" not in self.without:
-            low, high = self.s_min * c * polyak, self.s_max * c * polyak
+            low, high = self.s_min * polyak, self.s_max * polyak
             rate = min(max(lr, low), high)
             bound = (
                 "none" if polyak == 0 else "s_min" if lr < low else "s_max" if lr > high else "lr"
             )
-        if depth and "depth" not in self.without and c * self.H / depth < rate:
-            rate, bound = c * self.H / depth, "depth"
+        if self.depth and "depth" not in self.without:
+            largest = c * self.H / self.depth**1.5
+            if largest < rate:
+                rate, bound = largest, "depth"
         return rate, bound
 
-    def apply(self, d: Direction, rate: float, decays: bool = True) -> None:
-        """Equation 10 for one layer."""
-        s, store = d.segment, self.built_store()
-        part = slice(s.start, s.stop)
-        decay = rate * self.weight_decay if decays and s.parameter.decay else 0.0
+    @property
+    def share(self) -> float:
+        """k of equation 10."""
+        return (self.r + 1) / (self.scalars["t"] + self.r)
+
+    def apply(self, rate: float, scales: NDArray, decays: NDArray, share: float) -> None:
+        """Equations 9 and 10."""
         kernels.das_apply(
-            store.values[part],
-            self.slots["m"][part],
-            self.slots["v"][part],
-            rate * d.scale,
+            self.built_store().values,
+            self.average(),
+            self.slots["m"],
+            self.slots["v"],
+            self.pieces,
+            rate * scales,
+            decays,
+            share,
             self.beta_1,
             self.beta_2,
             self.epsilon,
             int(self.scalars["t"]),
-            decay,
         )
 
-    # ---- plateau and guard --------------------------------------------------------------------------------
-
-    def watch_plateau(self, loss: float) -> None:
-        """Equation 8. S is the bias-corrected mean of the loss; when the path since the last look is B long:
-
-        c ← min(1, √2 c)  if S < (1 - δ) S_ref,  else  c / 2;      S_ref = S, path = 0
-        """
-        state, t = self.scalars, self.scalars["t"]
-        state["S"] = self.beta_s * state["S"] + (1 - self.beta_s) * loss
-        mean = state["S"] / (1 - self.beta_s**t) - self.lower_bound
-        if t <= WARM_UP:
-            state["S_ref"], state["path"] = mean, 0.0
-        elif state["path"] >= self.B and "plateau" not in self.without:
-            fell = mean < (1 - self.delta) * state["S_ref"]
-            state["c"] = min(1.0, math.sqrt(2) * state["c"]) if fell else state["c"] / 2
-            state["S_ref"], state["path"] = mean, 0.0
-
-    def walk(self, rate: float, polyak: float, depth: int) -> None:
-        """The path is counted in Polyak rates: B of them should have brought the loss to its bound."""
-        share = rate / polyak if polyak > 0 else 0.0
-        bounded = self.s_min * rate * depth / self.H
-        self.scalars["path"] += max(share, bounded)
-
-    def take_back(self, loss: float, norm: float, segments: list[Segment]) -> StepInfo:
+    def take_back(self, loss: float, norm: float) -> StepInfo:
         """Equation 11. The moments have not seen this gradient; the last direction follows from them."""
-        state = self.scalars
+        state, values = self.scalars, self.built_store().values
         state["bad"] += 1
         if "guard" in self.without or state["t"] == 0 or state["bad"] > PATIENCE:
             raise FloatingPointError(
                 f"DAS: loss {loss}, gradient norm {norm}: not finite "
                 + ("in the first step" if state["t"] == 0 else f"{state['bad']:.0f} times in a row")
             )
-        back = 0.75 * state["eta"]
-        for s in segments:
-            self.apply(Direction(s, state[f"d:{s.parameter.name}"], 0.0, 0.0), -back, decays=False)
+        back, before = 0.75 * state["eta"], values.copy()
+        self.apply(-back, self.of_layers("d"), np.zeros(len(self.layout)), 0.0)
+        if "average" in self.slots:
+            self.slots["average"] += values.dtype.type(self.share) * (values - before)
         state["eta"] -= back
-        state["c"] /= 2
+        state["c"] = max(C_MIN, state["c"] / 2)
         self.report = {"rate": -back, "c": state["c"], "bound": "guard"}
         return StepInfo(-back, norm, {"c": state["c"]})
+
+    # ---- weights to train and weights to use --------------------------------------------------------------
+
+    def to_evaluation_weights(self) -> None:
+        """The average and the weights change places."""
+        if "average" in self.slots and self.scalars["t"] and not self.scalars["shown"]:
+            self.exchange()
+            self.scalars["shown"] = 1.0
+            self.scalars["checksum"] = self.checksum()
+
+    def to_training_weights(self) -> None:
+        """They change back; but where somebody has set other weights meanwhile, training goes on from those."""
+        if not self.scalars["shown"]:
+            return
+        if self.scalars["checksum"] == self.checksum():
+            self.exchange()
+            self.scalars["shown"] = self.scalars["checksum"] = 0.0
+        else:
+            self.go_on_from_here()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The model has the average within; afterwards, the weights that it had."""
+        shown = bool(self.scalars["shown"])
+        self.to_evaluation_weights()
+        try:
+            yield
+        finally:
+            if not shown:
+                self.to_training_weights()
+
+    def go_on_from_here(self) -> None:
+        self.average()[...] = self.built_store().values
+        self.scalars["shown"] = self.scalars["checksum"] = 0.0
+
+    def exchange(self) -> None:
+        values, average = self.built_store().values, self.average()
+        for s in self.built_store().segments:
+            part = slice(s.start, s.stop)
+            if s.parameter.trainable:
+                values[part], average[part] = average[part].copy(), values[part].copy()
+            else:
+                average[part] = values[part]
+
+    def checksum(self) -> float:
+        return float(zlib.crc32(self.built_store().values.data))
+
+
+def smallest_size(s: Segment) -> float:
+    """F_l: the size below which a layer's weights do not count as smaller (they may start at 0)."""
+    shape = s.parameter.shape
+    return 1 / math.sqrt(fans(shape)[0]) if len(shape) > 1 else VECTOR_SIZE

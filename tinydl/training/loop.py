@@ -107,6 +107,7 @@ class TrainingLoop:
                 self.callbacks.call("on_train_begin")
                 if resume_from is not None:
                     resume_from.restore(self)
+                model.optimizer.to_training_weights()
                 self.strategy.attach(model, self.seed)
                 if resume_from is not None:
                     self.strategy.load_training_state(resume_from.state)
@@ -116,8 +117,10 @@ class TrainingLoop:
                 if self.checkpoint is not None:
                     self.checkpoint.save(self)
                 self.strategy.finish()
+                model.optimizer.to_evaluation_weights()
                 self.callbacks.call("on_train_end")
         finally:
+            model.optimizer.to_evaluation_weights()
             self.strategy.detach()
             self.callbacks.close()
             model.set_needs_input_grad(True)
@@ -153,10 +156,12 @@ class TrainingLoop:
             return  # the epoch is not over: it goes on here when training is resumed
 
         self.synchronize()
+        self.model.optimizer.to_evaluation_weights()
         logs = self.tracker.results()
         if self.validation is not None:
             measured = self.validate(self.validation)
             if measured is None:
+                self.model.optimizer.to_training_weights()
                 return
             logs.update(measured)
         logs["learning_rate"] = self.learning_rate
@@ -173,6 +178,7 @@ class TrainingLoop:
         self.model.epochs_trained += 1
         self.history.append(ended, logs)
         self.callbacks.call("on_epoch_end", ended, logs)
+        self.model.optimizer.to_training_weights()
         if self.checkpoint is not None:
             self.checkpoint.after_epoch(self)
 

@@ -1,4 +1,8 @@
-"""The two passes of DAS for NumPy arrays, one layer at a time; definitions in `reference.das`."""
+"""The passes of DAS over all layers at once, for NumPy arrays; definitions in `reference.das`.
+
+Each goes over the pieces of layers, on threads where there is enough to do. What is summed of a piece depends on the
+piece alone, and sums of pieces are added in their order: results are equal to the last bit for any number of threads.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +12,90 @@ import numpy as np
 from numba import prange
 
 from ._jit import REASSOCIATE
-from ._passes import BLOCK, Pass, blocks, check_floats, check_shape, part
+from ._passes import Pass, check_floats, check_shape
 
 
-def _moments(value, grad, m, v, g_scale, beta_1, beta_2, m_scale, root, epsilon, sums):
-    """Update m and v; each block's Σu², Σ m̂ u and Σ w² go into its row of sums, in float64."""
+def _norms(grad, pieces, sums):
+    for p in prange(pieces.shape[0]):
+        g = grad[pieces[p, 1] : pieces[p, 2]]
+        squares = 0.0
+        for k in range(g.size):
+            squares += np.float64(g[k]) * np.float64(g[k])
+        sums[p] = squares
+
+
+def _moments(
+    value,
+    grad,
+    m,
+    v,
+    pieces,
+    g_scale,
+    beta_1,
+    beta_2,
+    m_scale,
+    root,
+    before,
+    old_root,
+    epsilon,
+    sums,
+):
+    """Update m and v; each piece's Σ u², Σ m̂ u, Σ w² and Σ s g u_before go into its row of sums, in float64.
+
+    before and old_root are what m_scale and root were a step ago; before is 0 in the first step.
+    """
     real = value.dtype.type
     new_1, new_2 = real(1 - beta_1), real(1 - beta_2)
-    g_scale, beta_1, beta_2 = real(g_scale), real(beta_1), real(beta_2)
-    m_scale, root, epsilon = real(m_scale), real(root), real(epsilon)
-    for block in prange(sums.shape[0]):
-        w, gradient = part(value, block), part(grad, block)
-        mean, square = part(m, block), part(v, block)
-        u_squares, m_times_u, w_squares = 0.0, 0.0, 0.0
+    beta_1, beta_2, epsilon = real(beta_1), real(beta_2), real(epsilon)
+    m_scale, root, before, old_root = real(m_scale), real(root), real(before), real(old_root)
+    for p in prange(pieces.shape[0]):
+        start, stop = pieces[p, 1], pieces[p, 2]
+        w, g_all, m_all, v_all = value[start:stop], grad[start:stop], m[start:stop], v[start:stop]
+        scale = real(g_scale[pieces[p, 0]])
+        u_squares, m_times_u, w_squares, g_times_before = 0.0, 0.0, 0.0, 0.0
         for k in range(w.size):
-            g = g_scale * gradient[k]
-            first = beta_1 * mean[k] + new_1 * g
-            second = beta_2 * square[k] + new_2 * g * g
-            mean[k] = first
-            square[k] = second
+            g = scale * g_all[k]
+            first, second = m_all[k], v_all[k]
+            u = before * first / (old_root * np.sqrt(second) + epsilon)
+            g_times_before += np.float64(g) * np.float64(u)
+            first = beta_1 * first + new_1 * g
+            second = beta_2 * second + new_2 * g * g
+            m_all[k] = first
+            v_all[k] = second
             m_hat = m_scale * first
             u = m_hat / (root * np.sqrt(second) + epsilon)
             u_squares += np.float64(u) * np.float64(u)
             m_times_u += np.float64(m_hat) * np.float64(u)
             w_squares += np.float64(w[k]) * np.float64(w[k])
-        sums[block, 0] = u_squares
-        sums[block, 1] = m_times_u
-        sums[block, 2] = w_squares
+        sums[p, 0] = u_squares
+        sums[p, 1] = m_times_u
+        sums[p, 2] = w_squares
+        sums[p, 3] = g_times_before
 
 
-def _apply(value, m, v, factor, root, epsilon, decay):
-    """value -= factor * m / (root * sqrt(v) + epsilon) after value -= decay * value."""
+def _apply(value, average, m, v, pieces, factors, decays, share, root, epsilon):
+    """value -= decay * value + factor * m / (root * sqrt(v) + epsilon), and the average follows."""
     real = value.dtype.type
-    factor, root, epsilon, decay = real(factor), real(root), real(epsilon), real(decay)
-    for block in prange(blocks(value.size)):
-        w, mean, square = part(value, block), part(m, block), part(v, block)
+    share, root, epsilon = real(share), real(root), real(epsilon)
+    for p in prange(pieces.shape[0]):
+        start, stop = pieces[p, 1], pieces[p, 2]
+        w, x, m_all, v_all = value[start:stop], average[start:stop], m[start:stop], v[start:stop]
+        factor, decay = real(factors[pieces[p, 0]]), real(decays[pieces[p, 0]])
         for k in range(w.size):
-            kept = w[k] - decay * w[k]
-            w[k] = kept - factor * mean[k] / (root * np.sqrt(square[k]) + epsilon)
+            new = w[k] - decay * w[k] - factor * m_all[k] / (root * np.sqrt(v_all[k]) + epsilon)
+            w[k] = new
+            x[k] += share * (new - x[k])
 
 
-_MOMENTS, _APPLY = Pass(_moments, REASSOCIATE), Pass(_apply)
+_NORMS, _MOMENTS, _APPLY = Pass(_norms, REASSOCIATE), Pass(_moments, REASSOCIATE), Pass(_apply)
+
+
+def das_norms(grad: np.ndarray, pieces: np.ndarray, layers: int) -> np.ndarray:
+    """Σ grad² of each layer. See `reference.das_norms`."""
+    _check("das_norms", pieces, grad=grad)
+    sums = np.empty(len(pieces))
+    _NORMS(grad.size, grad, pieces, sums)
+    return np.bincount(pieces[:, 0], sums, layers)
 
 
 def das_moments(
@@ -56,41 +103,74 @@ def das_moments(
     grad: np.ndarray,
     m: np.ndarray,
     v: np.ndarray,
-    g_scale: float,
+    pieces: np.ndarray,
+    g_scale: np.ndarray,
     beta_1: float,
     beta_2: float,
     epsilon: float,
     step: int,
-) -> tuple[float, float, float]:
-    """Update m and v in place; (Σu², Σ m̂ u, Σ w²). See `reference.das_moments`."""
-    _check("das_moments", value=value, grad=grad, m=m, v=v)
-    sums = np.empty((-(-value.size // BLOCK), 3))
-    m_scale, root = 1 / (1 - beta_1**step), 1 / math.sqrt(1 - beta_2**step)
-    _MOMENTS(value.size, value, grad, m, v, g_scale, beta_1, beta_2, m_scale, root, epsilon, sums)
-    u_squares, m_times_u, w_squares = sums.sum(axis=0)
-    return float(u_squares), float(m_times_u), float(w_squares)
+) -> np.ndarray:
+    """Update m and v in place; the sums of each layer, (layers, 4). See `reference.das_moments`."""
+    _check("das_moments", pieces, value=value, grad=grad, m=m, v=v)
+    of_pieces = np.empty((len(pieces), 4))
+    m_scale, root = _corrections(beta_1, beta_2, step)
+    before, old_root = _corrections(beta_1, beta_2, step - 1) if step > 1 else (0.0, 1.0)
+    _MOMENTS(
+        value.size,
+        value,
+        grad,
+        m,
+        v,
+        pieces,
+        g_scale,
+        beta_1,
+        beta_2,
+        m_scale,
+        root,
+        before,
+        old_root,
+        epsilon,
+        of_pieces,
+    )
+    sums = np.zeros((len(g_scale), 4))
+    np.add.at(sums, pieces[:, 0], of_pieces)
+    return sums
 
 
 def das_apply(
     value: np.ndarray,
+    average: np.ndarray,
     m: np.ndarray,
     v: np.ndarray,
-    rate: float,
+    pieces: np.ndarray,
+    rates: np.ndarray,
+    decays: np.ndarray,
+    share: float,
     beta_1: float,
     beta_2: float,
     epsilon: float,
     step: int,
-    decay: float = 0.0,
 ) -> None:
-    """value = (1 - decay) value - rate u, in place. See `reference.das_apply`."""
-    _check("das_apply", value=value, m=m, v=v)
-    factor, root = rate / (1 - beta_1**step), 1 / math.sqrt(1 - beta_2**step)
-    _APPLY(value.size, value, m, v, factor, root, epsilon, decay)
+    """The step and the average, in place. See `reference.das_apply`."""
+    _check("das_apply", pieces, value=value, average=average, m=m, v=v)
+    m_scale, root = _corrections(beta_1, beta_2, step)
+    _APPLY(value.size, value, average, m, v, pieces, rates * m_scale, decays, share, root, epsilon)
 
 
-def _check(name: str, **arrays: np.ndarray) -> None:
+def _corrections(beta_1: float, beta_2: float, step: int) -> tuple[float, float]:
+    """Factors that make averages unbiased: of m, and of √v."""
+    return 1 / (1 - beta_1**step), 1 / math.sqrt(1 - beta_2**step)
+
+
+def _check(name: str, pieces: np.ndarray, **arrays: np.ndarray) -> None:
     check_floats(name, **arrays)
+    first = next(iter(arrays.values()))
     for argument, array in arrays.items():
-        check_shape(name, argument, array, arrays["value"].shape)
+        check_shape(name, argument, array, first.shape)
         if array.ndim != 1 or not array.flags.c_contiguous:
             raise ValueError(f"{name}: {argument} must be one-dimensional and contiguous")
+    whole = pieces.dtype == np.int64 and pieces.ndim == 2 and pieces.shape[1] == 3
+    if not (whole and pieces.flags.c_contiguous):
+        raise ValueError(f"{name}: pieces must be rows of three int64: (layer, start, stop)")
+    if len(pieces) and (pieces.min() < 0 or pieces[:, 2].max() > first.size):
+        raise ValueError(f"{name}: pieces must lie in [0, {first.size}], the size of the arrays")

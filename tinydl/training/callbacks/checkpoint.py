@@ -83,7 +83,15 @@ class Checkpoint(Callback):
         if position == self.written:
             return
         self.written = position
+        optimizer = loop.model.optimizer
         loop.synchronize()
+        optimizer.to_evaluation_weights()  # a checkpoint is a model to use, too
+        try:
+            self.write(loop)
+        finally:
+            optimizer.to_training_weights()
+
+    def write(self, loop: TrainingLoop) -> None:
         state = loop.strategy.training_state()  # of all processes, which meet here
         if loop.strategy.world.rank != 0:
             return
