@@ -58,7 +58,7 @@ def metrics(study: Study) -> Table:
         found = [study.judged(task, c) for c in who]
         rows.append((task, *(cell(study, task, j) for j in found)))
         values = [(j.metric.value, k) for k, j in enumerate(found, 1) if j is not None]
-        if values:
+        if len({value for value, _ in values}) > 1:
             best = max(values) if study.task(task).higher_is_better else min(values)
             strong.add((i, best[1]))
     note = (
