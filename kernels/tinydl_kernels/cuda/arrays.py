@@ -13,6 +13,7 @@ def check_floats(where: str, **arrays: Any) -> None:
     """
     Raises:
         TypeError: arrays that are not on the device, not float32 or float64, or not all alike.
+        RuntimeError: there is no GPU.
     """
     (first, leader), *_ = arrays.items()
     for name, x in arrays.items():
@@ -21,6 +22,7 @@ def check_floats(where: str, **arrays: Any) -> None:
             raise TypeError(f"{where}: {name} is {x.dtype}, but must be float32 or float64")
         if x.dtype != leader.dtype:
             raise TypeError(f"{where}: {name} is {x.dtype}, but {first} is {leader.dtype}")
+    device.require()
 
 
 def check_vector(where: str, name: str, x: Any, size: int, dtype: np.dtype) -> None:

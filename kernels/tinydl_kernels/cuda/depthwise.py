@@ -207,6 +207,5 @@ def _launch(function, elements, x, w, y, bias, *rest) -> None:
 
 
 def _check_size(elements: int) -> None:
-    device.require()
     if elements > LARGEST_INDEX:
         raise ValueError(f"depthwise convolutions of {elements} elements are not supported")

@@ -149,6 +149,7 @@ def _usage(log: str) -> Usage:
 # --- running --------------------------------------------------------------------------------------
 
 
+@functools.cache  # of what went well; errors are not kept
 def require() -> None:
     """Check that kernels can run.
 

@@ -80,7 +80,7 @@ def gemm(spec: Gemm) -> Any:
         operations.shift_rows,
         operations.shift_columns,
     )
-    wait, along_rows = wait_for(stages - 2), ALONG[spec.rows]
+    wait, wait_for_all, along_rows = wait_for(stages - 2), wait_for(0), ALONG[spec.rows]
     finish = finisher(spec.activation, scalar)
     wide = spec.wide and run == 4
 
@@ -139,6 +139,7 @@ def gemm(spec: Gemm) -> Any:
             free = stage
             stage = stage + 1 if stage + 1 < stages else 0
 
+        wait_for_all()  # no copy may be under way when the block ends
         # What follows is done for the first elements of `sums`, to whose place the others move up.
         row += first_row
         column += first_column

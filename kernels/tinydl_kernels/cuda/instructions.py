@@ -311,7 +311,8 @@ def _writer(operation: str) -> Callable:
         d, c = "{$0, $1, $2, $3}", "{$4, $5, $6, $7}"
         text = f"{operation} {d}, {{$8, $9, $10, $11}}, {{$12, $13}}, {c};"
         constraints = ",".join(["=f"] * 4 + ["f"] * 4 + ["r"] * 6)
-        found = _assembly(builder, text, results, constraints, [*sums, *operands])
+        # All threads of a warp must execute it together: "side effects" keep it where it stands.
+        found = _assembly(builder, text, results, constraints, [*sums, *operands], True)
         return [builder.extract_value(found, i) for i in range(4)]
 
     return write

@@ -127,6 +127,7 @@ def _check(a, b, out, bias, bias_grad, precision) -> None:
             "and 3 (a stack of matrices) are supported"
         )
     check_precision("matmul", precision, a.dtype)
+    device.require()
 
 
 def check_precision(where: str, precision: str | None, dtype: Any) -> None:

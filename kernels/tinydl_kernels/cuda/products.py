@@ -116,7 +116,6 @@ def multiply(
         return
     if max(sizes) > LARGEST_INDEX:
         raise ValueError(f"sizes beyond 2^31 - 1 are not supported: M, N, K = {sizes}")
-    device.require()
     dtype = c.array.dtype
     images = FOLDED in (*a.layout, *b.layout)
     may_split, there = c.kind == LINE, device.multiprocessors()

@@ -139,7 +139,10 @@ def test_the_check_for_gpus_needs_one():
 def test_a_gpu_is_asked_for_by_name():
     """Without one, the error says so, and arrays in host memory are not taken for device arrays."""
     a = on_device(3, 3)
+    for call in (linear.matmul, ladder.RUNGS[0]):
+        with pytest.raises(RuntimeError, match="no CUDA device can be used here"):
+            call(a, a)
     with pytest.raises(RuntimeError, match="no CUDA device can be used here"):
-        linear.matmul(a, a)
+        convolution.conv2d(on_device(1, 3, 3, 1), on_device(1, 1, 1, 1))
     with pytest.raises(TypeError, match=r"a is a numpy.ndarray, which is not in the GPU's memory"):
         linear.matmul(a.__array__().view(type(a.base)), a)

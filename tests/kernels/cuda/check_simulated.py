@@ -181,13 +181,11 @@ def test_out_may_overlap_the_inputs(choose):
 
 
 @st.composite
-def convolutions(draw):
+def convolutions(draw, depthwise=False):
     """A convolution's x, w and options, small enough for the simulator."""
-    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    channels, filters = (
-        groups * draw(st.sampled_from([1, 2, 4, 5])),
-        groups * draw(st.integers(1, 4)),
-    )
+    groups = draw(st.integers(2, 5) if depthwise else st.sampled_from([1, 1, 1, 2, 3]))
+    channels = groups if depthwise else groups * draw(st.sampled_from([1, 2, 4, 5]))
+    filters = groups * draw(st.integers(1, 4))
     kernel = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     dilation = draw(st.integers(1, 2)), draw(st.integers(1, 3))
     spans = [(r - 1) * d + 1 for r, d in zip(kernel, dilation, strict=True)]
@@ -202,11 +200,22 @@ def convolutions(draw):
     return x, w, options, rng
 
 
-@few(20)
+@few(12)
 @given(convolutions(), st.sampled_from(SMALL_TILES[:3]), st.sampled_from([1, 2]), st.booleans())
 def test_convolutions(choose, case, tile, parts, accumulate):
-    """Forward and both gradients, from one draw."""
     choose(tile, parts)
+    check_convolution(case, accumulate)
+
+
+@few(8)
+@given(convolutions(depthwise=True), st.booleans())
+def test_depthwise_convolutions(choose, case, accumulate):
+    choose(SMALL_TILES[3])  # for the gradient of the bias
+    check_convolution(case, accumulate)
+
+
+def check_convolution(case, accumulate):
+    """Forward and both gradients, from one draw."""
     x, w, options, rng = case
     wide_x, wide_w = x.astype(float), w.astype(float)
     bias = rng.standard_normal(w.shape[3]).astype(x.dtype)

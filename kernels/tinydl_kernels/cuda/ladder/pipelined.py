@@ -108,6 +108,7 @@ def _pipelined(dtype: np.dtype, tile: Tile, wide: bool, precision: str | None) -
                 old = 1 - stage
                 multiply(a_shared, old * a_stage + a_place, b_shared, old * b_stage + b_place,
                          a_part, b_part, sums)  # fmt: skip
+        wait()  # no copy may be under way when the block ends
         for i in range(rows):
             y = first_row + row + i // row_run * row_step + i % row_run * row_inside
             for j in range(columns):
