@@ -40,7 +40,7 @@ def test_files(first_run):
     assert set(peak.bandwidth) == {*peaks.cache_levels(), "memory"} and peak.gflops > 1
     assert report.machine["target"]["vector_bytes"] in (16, 32, 64)
     pictures = sorted(p.name for p in folder.glob("first*.png"))
-    assert pictures == ["first-matmul-speeds.png", "first-roofline.png"]
+    assert pictures == ["first-roofline.png", "first-speeds.png"]
     assert all((folder / p).read_bytes().startswith(b"\x89PNG") for p in pictures)
     text = (folder / "first.txt").read_text()
     assert "16x16x16 NN" in text and "\x1b" not in text

@@ -25,7 +25,7 @@ class Session:
         self.report, self.say = report, say
         self.shown: list[Any] = []
         self._show = show
-        self.drawings: list[tuple[str, Settings, Callable[[Path], None]]] = []
+        self.drawings: list[tuple[str, str, Settings, Callable[[Path], None]]] = []
 
     def show(self, table: Any) -> None:
         """A table's title goes above it: inside, it would be folded to the table's width."""
@@ -67,7 +67,7 @@ class Session:
         self.show(tables.speed_table(block, peak, results.peers_of(block)))
         if plan.operation != "passes":
             self._draw(
-                settings, f"{plan.operation}-speeds", partial(pictures.draw_speeds, block, peak)
+                settings, "speeds", partial(pictures.draw_speeds, block, peak), plan.operation
             )
 
     def _measure_steps(self, plan: Plan, settings: Settings) -> None:
@@ -82,8 +82,10 @@ class Session:
         for detail in details:
             self.show(tables.profile_table(detail))
 
-    def _draw(self, settings: Settings, kind: str, draw: Callable[[Path], None]) -> None:
-        self.drawings.append((kind, settings, draw))
+    def _draw(
+        self, settings: Settings, kind: str, draw: Callable[[Path], None], operation: str = ""
+    ) -> None:
+        self.drawings.append((kind, operation, settings, draw))
 
     def draw_rooflines(self) -> None:
         """One picture for each element type and number of threads, with everything that was measured in it."""
@@ -129,10 +131,12 @@ class Session:
         return written
 
     def pictures(self) -> dict[str, Callable[[Path], None]]:
-        """How each file ends: by what it shows, and by element type and threads where there are several."""
-        blocks = {(settings.dtype, settings.threads) for _, settings, _ in self.drawings}
+        """How each file ends: by what it shows, and by operation, element type and threads where there are several."""
+        blocks = {(settings.dtype, settings.threads) for _, _, settings, _ in self.drawings}
+        operations = {operation for _, operation, _, _ in self.drawings if operation}
         endings = {}
-        for kind, settings, draw in self.drawings:
+        for kind, operation, settings, draw in self.drawings:
+            which = f"-{operation}" if operation and len(operations) > 1 else ""
             block = f"-{settings.dtype}-{runner.threads_text(settings.threads)}".replace(" ", "-")
-            endings[f"-{kind}{block if len(blocks) > 1 else ''}.png"] = draw
+            endings[f"{which}-{kind}{block if len(blocks) > 1 else ''}.png"] = draw
         return endings
