@@ -72,7 +72,7 @@ def test_threads_change_no_bit():
     size, rows = 70_000, range(0, 70_000, 8192)
     pieces = np.array([(0, k, min(k + 8192, size)) for k in rows], np.int64)
     grad = rng.normal(size=size).astype("f4")
-    sums = np.zeros((2, len(pieces)))
+    sums = np.zeros((2, len(pieces), 1))
     das._NORMS.serial(grad, pieces, sums[0])
     das._NORMS.threaded(grad, pieces, sums[1])
     assert_array_equal(sums[0], sums[1])
@@ -89,4 +89,10 @@ def test_threads_change_no_bit():
 )
 def test_pieces_that_do_not_fit_are_refused(pieces, message):
     with pytest.raises(ValueError, match=f"das_norms: pieces must.*{message}"):
+        cpu.das_norms(np.zeros(8), pieces, 1)
+
+
+def test_layers_without_a_number_are_refused():
+    pieces = np.array([[0, 0, 4], [1, 4, 8]])
+    with pytest.raises(ValueError, match=r"das_norms: pieces name layers outside 0 \.\.\. 0"):
         cpu.das_norms(np.zeros(8), pieces, 1)

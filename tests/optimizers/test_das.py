@@ -338,3 +338,62 @@ def test_fit_survives_a_batch_of_nan():
     history = model.fit(batches, epochs=5, verbose=0)
     assert all(np.isfinite(w).all() for w in model.get_weights())
     assert history.history["accuracy"][-1] > 0.8
+
+
+def small_problem():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(96, 6)).astype("f4")
+    y = (x @ rng.normal(size=(6, 3))).argmax(axis=1)
+    layers = [tl.Input((6,)), tl.layers.Dense(16, "tanh"), tl.layers.Dropout(0.1)]
+    model = tl.Sequential([*layers, tl.layers.BatchNorm(), tl.layers.Dense(3)], seed=1)
+    model.compile("das", "sparse_categorical_crossentropy", ["accuracy"])
+    return model, x, y
+
+
+def test_fit_leaves_the_average_and_goes_on_from_the_weights():
+    model, x, y = small_problem()
+    model.fit(x, y, epochs=4, verbose=0, seed=3)
+    assert model.optimizer.scalars["shown"]
+    assert not np.array_equal(model.store.values, model.optimizer.average())
+    once = model.get_weights()
+
+    again, x, y = small_problem()
+    seen = []
+    for _ in range(2):
+        before = again.epochs_trained
+        again.fit(x, y, initial_epoch=before, epochs=before + 2, verbose=0, seed=3)
+        seen.append(again.get_weights())
+        assert again.optimizer.scalars["shown"]
+    assert not np.array_equal(seen[0][0], seen[1][0])
+    assert again.optimizer.iterations == model.optimizer.iterations
+    assert all(np.isfinite(w).all() for w in [*once, *seen[1]])
+
+
+def test_validation_and_checkpoints_have_the_average(tmp_path):
+    model, x, y = small_problem()
+    history = model.fit(
+        x,
+        y,
+        epochs=3,
+        validation_data=(x, y),
+        callbacks=tl.callbacks.Checkpoint(tmp_path),
+        verbose=0,
+    )
+    measured = model.evaluate(x, y)
+    assert_allclose(history.history["val_loss"][-1], measured["loss"], rtol=1e-6)
+    saved = tl.load(max(tmp_path.glob("*.safetensors")))
+    for w, kept in zip(model.get_weights(), saved.get_weights(), strict=True):
+        assert np.array_equal(w, kept)
+
+
+def test_a_resumed_training_is_the_same_to_the_last_bit(tmp_path):
+    whole, x, y = small_problem()
+    whole.fit(x, y, epochs=4, callbacks=tl.callbacks.Checkpoint(tmp_path / "a"), verbose=0)
+    first, x, y = small_problem()
+    first.fit(x, y, epochs=2, callbacks=tl.callbacks.Checkpoint(tmp_path / "b"), verbose=0)
+    second, x, y = small_problem()
+    checkpoint = tl.callbacks.Checkpoint(tmp_path / "b")
+    second.fit(x, y, epochs=4, callbacks=checkpoint, resume=True, verbose=0)
+    for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+    assert whole.optimizer.scalars == second.optimizer.scalars

@@ -169,6 +169,7 @@ class DAS(Optimizer):
             return
         self.layout = layout
         self.names = [s.parameter.name for s in layout]
+        self.keys = {kind: [f"{kind}:{name}" for name in self.names] for kind in "Red"}
         self.sizes = np.array([s.stop - s.start for s in layout], np.float64)
         self.floors = np.array([smallest_size(s) for s in layout])
         self.decays = np.array([self.weight_decay * s.parameter.decay for s in layout])
@@ -183,11 +184,10 @@ class DAS(Optimizer):
         ).reshape(-1, 3)
 
     def of_layers(self, kind: str) -> NDArray:
-        return np.array([self.scalars[f"{kind}:{name}"] for name in self.names])
+        return np.array([self.scalars[key] for key in self.keys[kind]])
 
     def set_of_layers(self, kind: str, values: NDArray) -> None:
-        keys = [f"{kind}:{name}" for name in self.names]
-        self.scalars.update(zip(keys, values.tolist(), strict=True))
+        self.scalars.update(zip(self.keys[kind], values.tolist(), strict=True))
 
     # ---- a step -------------------------------------------------------------------------------------------
 

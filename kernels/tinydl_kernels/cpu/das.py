@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import prange
 
-from ._jit import REASSOCIATE
+from ._jit import REASSOCIATE, jit
 from ._passes import Pass, check_floats, check_shape
 
 
@@ -21,7 +21,7 @@ def _norms(grad, pieces, sums):
         squares = 0.0
         for k in range(g.size):
             squares += np.float64(g[k]) * np.float64(g[k])
-        sums[p] = squares
+        sums[p, 0] = squares
 
 
 def _moments(
@@ -87,15 +87,25 @@ def _apply(value, average, m, v, pieces, factors, decays, share, root, epsilon):
             x[k] += share * (new - x[k])
 
 
+@jit
+def _collect(pieces, of_pieces, sums):
+    """Add the rows of pieces to those of their layers."""
+    for p in range(pieces.shape[0]):
+        for k in range(sums.shape[1]):
+            sums[pieces[p, 0], k] += of_pieces[p, k]
+
+
 _NORMS, _MOMENTS, _APPLY = Pass(_norms, REASSOCIATE), Pass(_moments, REASSOCIATE), Pass(_apply)
 
 
 def das_norms(grad: np.ndarray, pieces: np.ndarray, layers: int) -> np.ndarray:
     """Σ grad² of each layer. See `reference.das_norms`."""
     _check("das_norms", pieces, grad=grad)
-    sums = np.empty(len(pieces))
-    _NORMS(grad.size, grad, pieces, sums)
-    return np.bincount(pieces[:, 0], sums, layers)
+    of_pieces, sums = np.empty((len(pieces), 1)), np.zeros((layers, 1))
+    _check_layers("das_norms", pieces, layers)
+    _NORMS(grad.size, grad, pieces, of_pieces)
+    _collect(pieces, of_pieces, sums)
+    return sums[:, 0]
 
 
 def das_moments(
@@ -112,6 +122,7 @@ def das_moments(
 ) -> np.ndarray:
     """Update m and v in place; the sums of each layer, (layers, 4). See `reference.das_moments`."""
     _check("das_moments", pieces, value=value, grad=grad, m=m, v=v)
+    _check_layers("das_moments", pieces, len(g_scale))
     of_pieces = np.empty((len(pieces), 4))
     m_scale, root = _corrections(beta_1, beta_2, step)
     before, old_root = _corrections(beta_1, beta_2, step - 1) if step > 1 else (0.0, 1.0)
@@ -133,7 +144,7 @@ def das_moments(
         of_pieces,
     )
     sums = np.zeros((len(g_scale), 4))
-    np.add.at(sums, pieces[:, 0], of_pieces)
+    _collect(pieces, of_pieces, sums)
     return sums
 
 
@@ -153,6 +164,7 @@ def das_apply(
 ) -> None:
     """The step and the average, in place. See `reference.das_apply`."""
     _check("das_apply", pieces, value=value, average=average, m=m, v=v)
+    _check_layers("das_apply", pieces, min(len(rates), len(decays)))
     m_scale, root = _corrections(beta_1, beta_2, step)
     _APPLY(value.size, value, average, m, v, pieces, rates * m_scale, decays, share, root, epsilon)
 
@@ -172,5 +184,11 @@ def _check(name: str, pieces: np.ndarray, **arrays: np.ndarray) -> None:
     whole = pieces.dtype == np.int64 and pieces.ndim == 2 and pieces.shape[1] == 3
     if not (whole and pieces.flags.c_contiguous):
         raise ValueError(f"{name}: pieces must be rows of three int64: (layer, start, stop)")
-    if len(pieces) and (pieces.min() < 0 or pieces[:, 2].max() > first.size):
+    # Rows ascend, so that the first and the last one tell; looking at all would take longer than the pass.
+    if len(pieces) and (pieces[0, 1] < 0 or pieces[-1, 2] > first.size):
         raise ValueError(f"{name}: pieces must lie in [0, {first.size}], the size of the arrays")
+
+
+def _check_layers(name: str, pieces: np.ndarray, layers: int) -> None:
+    if len(pieces) and not (pieces[0, 0] >= 0 and pieces[-1, 0] < layers):
+        raise ValueError(f"{name}: pieces name layers outside 0 ... {layers - 1}")

@@ -3,9 +3,9 @@
     m <- β1 m + (1 - β1) s g        v <- β2 v + (1 - β2) (s g)²        s = g_scale of the layer
     m̂ = m / (1 - β1^t)              u = m̂ / (√(v / (1 - β2^t)) + ε)
 
-Arrays are flat. ``pieces`` (pieces, 3) says in whole numbers where layers lie: its rows are (layer, start, stop), a
-layer has one or more of them. What belongs to no piece is left alone. What the passes are for is told in
-`tinydl.optimizers.das`.
+Arrays are flat. ``pieces`` (pieces, 3) says in whole numbers where layers lie: its rows are (layer, start, stop), in
+ascending order; a layer has one or more of them. What belongs to no piece is left alone. What the passes are for is
+told in `tinydl.optimizers.das`.
 """
 
 import numpy as np
