@@ -111,7 +111,7 @@ class DAS(Optimizer):
         beta_2: float = 0.99,
         epsilon: float = 1e-12,
         lower_bound: float = 0.0,
-        s_min: float = 0.05,
+        s_min: float = 0.1,
         s_max: float = 0.3,
         H: float = 0.2,
         kappa: float = 10.0,
