@@ -74,6 +74,22 @@ def moved(typingctx, memory, elements):
     return memory(memory, elements), write
 
 
+def _load(array: Any, index: int) -> Any:
+    assert index >= 0
+    return array[index]
+
+
+@twin(_load)
+def load(typingctx, array, index):
+    """array[index], which is not negative: Python would count such an index from the end, and for an array of
+    Numba's two instructions are spent on asking."""
+
+    def write(context, builder, signature, arguments):
+        return builder.load(_element(context, builder, array, *arguments))
+
+    return array.dtype(array, index), write
+
+
 def _load4(array: Any, index: int) -> tuple:
     _check_aligned(array, index)
     return array[index], array[index + 1], array[index + 2], array[index + 3]
@@ -222,19 +238,22 @@ def _open_group() -> list:
 
 
 def _to_tf32(x: Any) -> np.float32:
-    bits = np.float32(x).view(np.uint32)
-    if np.isfinite(x):
-        bits = np.uint32((int(bits) + 0x1000) & 0xFFFFE000)
-    return bits.view(np.float32)
+    bits = int(np.float32(x).view(np.uint32))
+    return np.uint32(bits if np.isnan(x) else bits + 0x1000).view(np.float32)
 
 
 @twin(_to_tf32)
 def to_tf32(typingctx, x):
-    """x rounded to TF32: float32's range, with 10 of its 23 bits of fraction."""
+    """x, to be cut to TF32 (float32's range, with 10 of its 23 bits of fraction) by the tensor cores that read
+    it: with half of what is cut off added, so that x is rounded.
+
+    There is an instruction for it, cvt.rna.tf32, but for that the assembler writes five. These are two.
+    """
 
     def write(context, builder, signature, arguments):
-        bits = _assembly(builder, "cvt.rna.tf32.f32 $0, $1;", I32, "=r,f", arguments)
-        return builder.bitcast(bits, F32)
+        text = "{ .reg .pred number; setp.num.f32 number, $1, $1; mov.b32 $0, $1;"
+        text += " @number add.s32 $0, $0, 0x1000; }"  # a NaN might become a number
+        return builder.bitcast(_assembly(builder, text, I32, "=r,f", arguments), F32)
 
     return types.float32(types.float32), write
 
@@ -267,7 +286,7 @@ def pack_bf16(typingctx, low, high):
 #   bf16, k = 16:  the same with pairs: A[g, 2 t : 2 t + 2], A[g + 8, ...], A[g, 2 t + 8 : 2 t + 10], ...
 
 
-def _fragmentstwin(sums: tuple, a: tuple, b: tuple, unpack: Callable, depth: int) -> tuple:
+def _multiply_fragments(sums: tuple, a: tuple, b: tuple, unpack: Callable, depth: int) -> tuple:
     from .simulated import WARPS
 
     whole_a, whole_b = np.zeros((16, depth)), np.zeros((depth, 8))
@@ -287,11 +306,10 @@ def _fragmentstwin(sums: tuple, a: tuple, b: tuple, unpack: Callable, depth: int
 
 
 def _mma_tf32(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):
-    for x in (a0, a1, a2, a3, b0, b1):
-        assert not int(np.float32(x).view(np.uint32)) & 0x1FFF or not np.isfinite(x), "not TF32"
-    return _fragmentstwin(
-        (c0, c1, c2, c3), (a0, a1, a2, a3), (b0, b1), lambda register: [register], 8
-    )
+    def unpack(register: np.float32) -> list:
+        return [np.uint32(np.float32(register).view(np.uint32) & 0xFFFFE000).view(np.float32)]
+
+    return _multiply_fragments((c0, c1, c2, c3), (a0, a1, a2, a3), (b0, b1), unpack, 8)
 
 
 def _mma_bf16(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):
@@ -299,7 +317,7 @@ def _mma_bf16(c0, c1, c2, c3, a0, a1, a2, a3, b0, b1):
         bits = int(np.int32(register).view(np.uint32))
         return np.array([bits << 16 & 0xFFFFFFFF, bits & 0xFFFF0000], np.uint32).view(np.float32)
 
-    return _fragmentstwin((c0, c1, c2, c3), (a0, a1, a2, a3), (b0, b1), unpack, 16)
+    return _multiply_fragments((c0, c1, c2, c3), (a0, a1, a2, a3), (b0, b1), unpack, 16)
 
 
 def _writer(operation: str) -> Callable:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .device import VECTOR_BYTES, device_function
-from .instructions import load4, pack_bf16, to_tf32
+from .instructions import load, load4, pack_bf16, to_tf32
 from .registers import Operations, mma_tile
 from .tiles import Tile
 
@@ -123,11 +123,11 @@ def _by_tensor_cores(tile: Tile, dtype: np.dtype, precision: str) -> Multiplier:
 
     @device_function
     def tf32_part(shared, place, pitch):
-        return to_tf32(shared[place])
+        return to_tf32(load(shared, place))
 
     @device_function
     def bf16_part(shared, place, pitch):
-        return pack_bf16(shared[place], shared[place + pitch])
+        return pack_bf16(load(shared, place), load(shared, place + pitch))
 
     read = tf32_part if is_tf32 else bf16_part
     mma = mma_tile(blocks_m, blocks_n, precision)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.kernels.cuda.stand_ins import poison  # noqa: F401
 from tests.kernels.test_matmul import laid_out, tolerance
 from tinydl_kernels import reference
-from tinydl_kernels.cuda import convolution, device, ladder, linear, products, tiles
+from tinydl_kernels.cuda import convolution, device, instructions, ladder, linear, products, tiles
 from tinydl_kernels.cuda.tiles import Tile
 
 pytestmark = pytest.mark.usefixtures("poison")
@@ -134,6 +134,25 @@ def test_tensor_cores(choose, precision, m, k, n, a_transposed, b_transposed):
     a, b = rng.standard_normal((m, k)).astype("f4"), rng.standard_normal((k, n)).astype("f4")
     a, b = (np.asfortranarray(x) if t else x for x, t in ((a, a_transposed), (b, b_transposed)))
     check_product(linear.matmul(a, b, precision=precision), a, b, precision)
+
+
+def test_rounding_for_tensor_cores():
+    """To nearest, by half of what the tensor cores cut off; what is no number stays none."""
+    x = np.random.default_rng(0).standard_normal(1000).astype("f4")
+    rounded = np.array([instructions.to_tf32(value) for value in x]).view(np.uint32) & 0xFFFFE000
+    error = abs(rounded.view("f4") - x)
+    assert (error <= 2.0**-11 * 2.0 ** np.floor(np.log2(abs(x)))).all()
+    for bits in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000):
+        assert np.isnan(instructions.to_tf32(np.uint32(bits).view(np.float32)))
+    assert instructions.to_tf32(np.float32(np.inf)).view(np.uint32) & 0xFFFFE000 == 0x7F800000
+    packed = int(
+        instructions.pack_bf16(np.float32(1 + 2**-7), np.float32(1 + 2**-8)).view(np.uint32)
+    )
+    assert packed == 0x3F80 << 16 | 0x3F81  # a tie goes to the even one
+    assert (
+        int(instructions.pack_bf16(np.float32(np.nan), np.float32(-2)).view(np.uint32))
+        == 0xC0007FFF
+    )
 
 
 def test_what_is_not_finite_goes_through(choose):

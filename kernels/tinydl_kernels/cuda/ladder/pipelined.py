@@ -67,7 +67,10 @@ def _pipelined(dtype: np.dtype, tile: Tile, wide: bool, precision: str | None) -
     a_size, b_size = 2 * a_stage, 2 * b_stage
     vector = 16 // dtype.itemsize if wide else 1
     copy_one, copy_vector, wait = copy_async(1), copy_async(vector), wait_for(0)
-    a_copies, b_copies, groups = height * depth, depth * width // vector, width // vector
+    groups = width // vector
+    a_turns, b_turns = height * depth // threads, depth * groups // threads
+    if (a_turns * threads, b_turns * threads) != (height * depth, depth * groups):
+        raise ValueError(f"{threads} threads cannot share out the copies of {tile}")
     operations = Operations(rows, columns, 1)
     clear, shift_columns, shift_rows = (
         operations.clear,
@@ -93,12 +96,14 @@ def _pipelined(dtype: np.dtype, tile: Tile, wide: bool, precision: str | None) -
             cuda.syncthreads()  # for the others', and for all to be done with the last tiles
             following = (step + 1) * depth
             stage = (step + 1) % 2
-            for i in range(thread, a_copies, threads):
+            for turn in range(a_turns):
+                i = thread + turn * threads
                 y, p = i // depth, i % depth
                 count = 1 if first_row + y < m and following + p < k else 0
                 source = (first_row + y) * k + following + p
                 copy_one(a_shared, stage * a_stage + p * a_pitch + y, a, source, count)
-            for i in range(thread, b_copies, threads):
+            for turn in range(b_turns):
+                i = thread + turn * threads
                 p, x = i // groups, i % groups * vector
                 count = min(vector, max(0, n - (first_column + x))) if following + p < k else 0
                 source = (following + p) * n + first_column + x

@@ -79,7 +79,7 @@ def _shared_tile(dtype: np.dtype, tile: Tile, wide: bool) -> Any:
         a, b, c = pointer(a, zero), pointer(b, zero), pointer(c, zero)
         a_shared = cuda.shared.array(a_size, dtype)
         b_shared = cuda.shared.array(b_size, dtype)
-        thread = cuda.threadIdx.x
+        thread = cuda.threadIdx.x & 1023  # tells the compiler that it is not negative
         first_row, first_column = cuda.blockIdx.y * height, cuda.blockIdx.x * width
         row, column = thread // width, thread % width
         total = zero
@@ -116,7 +116,7 @@ def _register_column(dtype: np.dtype, tile: Tile, wide: bool) -> Any:
         a_shared = cuda.shared.array(a_size, dtype)
         b_shared = cuda.shared.array(b_size, dtype)
         sums = cuda.local.array(rows, dtype)
-        thread = cuda.threadIdx.x
+        thread = cuda.threadIdx.x & 1023
         first_row, first_column = cuda.blockIdx.y * height, cuda.blockIdx.x * width
         row, column = thread // width * rows, thread % width
         for i in range(rows):
@@ -163,7 +163,7 @@ def _register_tile(dtype: np.dtype, tile: Tile, wide: bool) -> Any:
         sums = cuda.local.array((rows, columns), dtype)
         a_part = cuda.local.array(rows, dtype)
         b_part = cuda.local.array(columns, dtype)
-        thread = cuda.threadIdx.x
+        thread = cuda.threadIdx.x & 1023
         first_row, first_column = cuda.blockIdx.y * height, cuda.blockIdx.x * width
         row, column = thread // across * rows, thread % across * columns
         clear(sums)
@@ -220,7 +220,7 @@ def _vectorized(dtype: np.dtype, tile: Tile, wide: bool) -> Any:
         sums = cuda.local.array((rows, columns), dtype)
         a_part = cuda.local.array(rows, dtype)
         b_part = cuda.local.array(columns, dtype)
-        thread = cuda.threadIdx.x & 1023  # tells the compiler that it is not negative
+        thread = cuda.threadIdx.x & 1023
         first_row, first_column = cuda.blockIdx.y * height, cuda.blockIdx.x * width
         row, column = thread // across * 4, thread % across * 4
         clear(sums)
