@@ -65,7 +65,13 @@ class TorchOptimizer(Optimizer):
 
 
 class ScheduleFree(TorchOptimizer):
-    """Trains at one point and recommends another, an average: Defazio et al. 2024, arXiv 2405.15682."""
+    """Trains at one point and recommends another, an average: Defazio et al. 2024, arXiv 2405.15682.
+
+    Its authors ask that BatchNorm's running statistics, which belong to the point where it trains, are taken anew
+    before an evaluation. Nobody does that for DAS in ``fit``, so the study does not do it either.
+    """
+
+    renews_statistics = True
 
     def build(self, store: ParameterStore) -> None:
         super().build(store)

@@ -158,7 +158,7 @@ def evaluate(task: Task, model: BaseModel, seed: int) -> float:
     # An optimizer that trains other weights than it recommends (schedule-free ones) changes over meanwhile.
     evaluating = getattr(model.optimizer, "evaluating", None)
     with contextlib.nullcontext() if evaluating is None else evaluating():
-        if evaluating is not None and model.states:
+        if getattr(model.optimizer, "renews_statistics", False):
             for x, _ in islice(batches(task, seed), NORM_BATCHES):
                 forward(model, as_inputs(model, x), training=True)
         measured = model.evaluate(data.x_test, data.y_test, batch_size=256)
