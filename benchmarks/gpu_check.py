@@ -231,6 +231,7 @@ class Turn:
 
 def race(cupy: Any, calls: dict[str, Callable[[], Any]], work: float) -> dict[str, dict[str, Any]]:
     """TFLOP/s of each contender, in turns; `work` in floating-point operations."""
+    cupy.cuda.Device().synchronize()  # the operands are there for streams that do not wait for others
     turns = {}
     for name, call in calls.items():
         try:

@@ -394,3 +394,22 @@ def test_the_check_for_gpus(choose, monkeypatch):
     assert untouched()
     out.base[-1] = 0
     assert not untouched()
+
+
+@pytest.mark.parametrize("module", ["linear", "convolution"])
+def test_a_kernel_takes_what_its_definition_takes(module):
+    """And a precision besides, where it multiplies."""
+    import inspect
+
+    from tinydl_kernels import cuda
+    from tinydl_kernels._table import MODULES
+
+    for name in MODULES[module]:
+        definition, kernel = getattr(reference, name), getattr(cuda, name)
+        if kernel is not definition:
+            taken = list(inspect.signature(kernel).parameters.values())
+            assert taken.pop().name == "precision"
+            defined = inspect.signature(definition).parameters.values()
+            assert [(p.name, p.kind, p.default) for p in taken] == [
+                (p.name, p.kind, p.default) for p in defined
+            ]
