@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 from . import tuned
@@ -75,6 +76,7 @@ ADDING = (
 )
 
 
+@functools.lru_cache(maxsize=4096)  # training asks for the same few shapes over and over
 def choose(
     dtype: str,
     m: int,

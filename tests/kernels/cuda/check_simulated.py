@@ -358,8 +358,10 @@ def test_tuning(tmp_path, monkeypatch):
     table = runpy.run_path(str(tmp_path / "table.py"))
     assert (table["DEVICE"], table["CHOICES"]) == ("a GPU", choices)
     monkeypatch.setattr(tuned, "CHOICES", table["CHOICES"])
+    tiles.choose.cache_clear()
     assert tiles.choose("float32", 9, 3000, 1500, 1) == best
     assert tiles.choose("float32", 9, 3000, 1500, 1, may_split=False) == (best[0], 1)
+    tiles.choose.cache_clear()
 
 
 def test_classes_of_shapes():

@@ -7,7 +7,7 @@ of everyday use is the last rung plus what a lesson can do without (see `gemm`).
     import tinydl_kernels.cuda.ladder as ladder
     c = ladder.RUNGS[0](a, b)
 
-A GPU is a few hundred multiprocessors' worth of arithmetic on one side and memory on the other. A product
+A GPU has a hundred and more multiprocessors on one side, and memory on the other. A product
 of two n x n matrices needs n^3 multiply-adds for 3 n^2 numbers, and all rungs do the same arithmetic. They
 differ in how often each number is fetched from how far away: device memory, shared memory of a block of
 threads, registers of a thread.
