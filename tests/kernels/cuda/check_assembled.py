@@ -21,12 +21,13 @@ RUNGS = (*ladder.RUNGS, *ladder.TENSOR_CORES)
 TILES = [(kind, name) for kind, table in tiles.TILES.items() for name in table]
 FULL = [
     ("float32", "128x256"),
-    ("float32", "128x16"),
     ("float64", "64x64"),
     ("tensor cores", "64x64"),
 ]
 IMAGE_TILES = [tile for tile in TILES if tile[1] != "4x128"] if ALL else FULL  # of registers
-MATRIX_TILES = TILES if ALL else [t for t in TILES if t[1] not in ("128x32", "32x128", "64x16")]
+MATRIX_TILES = (
+    TILES if ALL else [t for t in TILES if t[1] not in ("128x32", "32x128", "64x16", "4x128")]
+)
 LAYOUTS = ["nn", "tt", "nt", "tn"] if ALL else ["nt"]
 SM80, SM90 = device.COMPUTE
 

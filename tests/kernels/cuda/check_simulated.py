@@ -219,14 +219,14 @@ def convolutions(draw, depthwise=False):
     return x, w, options, rng
 
 
-@few(12)
+@few(10)
 @given(convolutions(), st.sampled_from(SMALL_TILES[:3]), st.sampled_from([1, 2]), st.booleans())
 def test_convolutions(choose, case, tile, parts, accumulate):
     choose(tile, parts)
     check_convolution(case, accumulate)
 
 
-@few(8)
+@few(6)
 @given(convolutions(depthwise=True), st.booleans())
 def test_depthwise_convolutions(choose, case, accumulate):
     choose(SMALL_TILES[3])  # for the gradient of the bias
