@@ -87,8 +87,8 @@ def test_settings_refuse_processor_time_over_threads():
 def test_serve_answers_each_line(monkeypatch):
     monkeypatch.setattr(worker, "JOBS", {"a": Job(lambda: None)})
     requests = [
-        {"do": "turn", "contender": "a", "calls": 3, "warm": True, "clock": "cpu"},
-        {"do": "turn", "contender": "b", "calls": 3, "warm": True, "clock": "cpu"},
+        {"do": "turn", "contender": "a", "calls": 3, "warm": 1e-9, "clock": "cpu"},
+        {"do": "turn", "contender": "b", "calls": 3, "warm": 1e-9, "clock": "cpu"},
     ]
     replies = io.StringIO()
     worker.serve(io.StringIO("\n".join(map(json.dumps, requests))), replies)
@@ -101,10 +101,12 @@ def test_turn_counts_its_calls():
     calls = []
     worker.JOBS["count"] = Job(lambda: calls.append(1))
     try:
-        worker.turn("count", 5, True, "wall")
+        worker.turn("count", 5, 1e-9, "wall")
         assert len(calls) == 6
-        worker.turn("count", 5, False, "wall")
+        worker.turn("count", 5, 0.0, "wall")
         assert len(calls) == 11
+        worker.turn("count", 5, 0.01, "wall")
+        assert len(calls) > 17
     finally:
         worker.forget()
     assert not worker.JOBS

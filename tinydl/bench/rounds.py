@@ -1,7 +1,8 @@
 """Contenders take turns: round after round, each once, in an order drawn anew.
 
-A turn is as many calls as fill a few milliseconds, so that the clock's resolution does not matter, after one call
-that is not timed and brings the contender's own data back into the caches.
+A turn is as many calls as fill a few milliseconds, so that the clock's resolution does not matter, after one that is
+not timed and brings the contender's own data back into the caches, or with several threads after as many as it takes
+until each thread has a core.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from tinydl.bench.results import Measurement
 
 TURN = 0.01  # seconds that a turn fills
 LONG_CALL = 0.02  # seconds above which a call needs no untimed one before it
-REST = 0.05  # seconds in which the idle threads of the last contender's pool fall asleep
+REST = 0.1  # seconds in which the idle threads of the last contender's pool fall asleep
+# Seconds of calls that are not timed. One thread: a single call, for the caches. More: the system wakes threads on
+# whatever core it likes, even both on one, and takes some milliseconds to part them.
+WARM, WARM_THREADS = 1e-9, 0.03
 MIN_ROUNDS, MAX_ROUNDS = 5, 60
 TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
 
@@ -49,7 +53,7 @@ class Party:
     name: str
     worker: Worker
     calls: int = 1
-    warm: bool = True
+    warm: float = WARM
 
     def turn(self, clock: str) -> float:
         return self.worker.ask(
@@ -115,6 +119,7 @@ class Arena:
                 library=c.library,
                 dtype=self.settings.dtype,
                 threads=self.settings.threads,
+                warm=self.warm,
             )
             if "missing" in answer:
                 continue
@@ -124,10 +129,15 @@ class Arena:
             self.compare(case, c.name, answer["fingerprint"], reference)
             seconds = max(answer["seconds"], 1e-9)
             calls = max(1, math.ceil(TURN / seconds))
-            parties.append(Party(c.name, worker, calls, seconds < LONG_CALL))
+            warm = self.warm if seconds < LONG_CALL or self.settings.threads > 1 else 0.0
+            parties.append(Party(c.name, worker, calls, warm))
         if not parties:
             raise WorkerError(f"no contender can do {self.operation} {case}")
         return parties
+
+    @property
+    def warm(self) -> float:
+        return WARM if self.settings.threads == 1 else WARM_THREADS
 
     def compare(
         self, case: str, name: str, found: list[float] | None, expected: list[float] | None

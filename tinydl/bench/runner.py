@@ -136,7 +136,7 @@ def step_memory(case: str, contender: Contender, settings: Settings) -> int:
             dtype=settings.dtype,
             threads=settings.threads,
         )
-        worker.ask("turn", contender=contender.name, calls=20, warm=False, clock="wall")
+        worker.ask("turn", contender=contender.name, calls=20, warm=0.0, clock="wall")
         return worker.ask("memory")
 
 

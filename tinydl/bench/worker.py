@@ -24,8 +24,10 @@ JOBS: dict[str, Job] = {}
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
-def prepare(contender: str, name: str, case: str, library: str, dtype: str, threads: int) -> dict:
-    """Make a job and call it twice: to compile, and to see how long a call takes."""
+def prepare(
+    contender: str, name: str, case: str, library: str, dtype: str, threads: int, warm: float = 0.0
+) -> dict:
+    """Make a job and call it: to compile, for ``warm`` seconds, and to see how long a call takes."""
     set_threads(library, threads)
     module = operation(name)
     try:
@@ -37,6 +39,7 @@ def prepare(contender: str, name: str, case: str, library: str, dtype: str, thre
     first = time.perf_counter() - start
     fingerprint = None if job.result is None else fingerprint_of(job.result())
     JOBS[contender] = job
+    warm_up(job, warm)
     return {
         "first": first,
         "seconds": timed(job, 1),
@@ -59,12 +62,21 @@ def fingerprint_of(result: np.ndarray) -> list[float]:
     return [float(flat @ direction), float(np.linalg.norm(flat))]
 
 
-def turn(contender: str, calls: int, warm: bool, clock: str) -> float:
-    """Seconds of one call, over ``calls`` of them; ``warm``: after one that is not timed."""
+def turn(contender: str, calls: int, warm: float, clock: str) -> float:
+    """Seconds of one call, over ``calls`` of them, after ``warm`` seconds of calls that are not timed (see there)."""
     job = JOBS[contender]
-    if warm:
-        job.call()
+    warm_up(job, warm)
     return timed(job, calls, CLOCKS[clock])
+
+
+def warm_up(job: Job, seconds: float) -> None:
+    """Call until so many seconds are over: at least once, or not at all if there are none."""
+    if seconds == 0:
+        return
+    end = time.perf_counter() + seconds
+    job.call()
+    while time.perf_counter() < end:
+        job.call()
 
 
 def timed(job: Job, calls: int, clock: Callable[[], float] = time.perf_counter) -> float:
