@@ -1,0 +1,65 @@
+"""What element-wise kernels and reductions share: launching them, and cutting up indices.
+
+A pass over memory does one thing to each element; neighboring threads take neighboring elements, so that
+a warp reads and writes one run of memory. A reduction is cut into parts by the sizes of its arrays alone
+(never by the device or by chance), each block sums up one part in a fixed order, and the parts are added
+up in a fixed order: the same bits in every run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import device
+from .arrays import check_floats, check_vector, plain
+from .device import device_function
+from .operands import LARGEST_INDEX
+
+THREADS = 256
+
+
+@device_function
+def divide(index, by):
+    """(index // d, index % d) for by = operands.divisor(d)."""
+    quotient = (index * by[1]) >> by[2]
+    return quotient, index - quotient * by[0]
+
+
+def each(function: Any, elements: int, arrays: tuple, *rest: Any) -> None:
+    """Start a kernel with one thread for each element: function(elements, *addresses, *rest)."""
+    device.require()
+    if elements > LARGEST_INDEX:
+        raise ValueError(f"passes over {elements} elements are not supported (at most 2^31 - 1)")
+    blocks = (-(-elements // THREADS),)
+    device.launch(function, blocks, THREADS, elements, *map(device.memory, arrays), *rest)
+
+
+def check_flat(where: str, **vectors: Any) -> None:
+    """Kernels that change parameters in place take vectors without gaps, all alike.
+
+    Raises:
+        TypeError, ValueError: that name the first that is not.
+    """
+    check_floats(where, **vectors)
+    (_, first), *_ = vectors.items()
+    for name, x in vectors.items():
+        check_vector(where, name, x, first.size, first.dtype)
+        if not x.flags.c_contiguous:
+            raise ValueError(f"{where}: {name} must lie in one piece")
+
+
+def check_alike(where: str, **arrays: Any) -> None:
+    """
+    Raises:
+        ValueError: arrays of different shapes.
+    """
+    (first, leader), *_ = arrays.items()
+    for name, x in arrays.items():
+        if x.shape != leader.shape:
+            raise ValueError(f"{where}: {name} has shape {x.shape}, but {first} has {leader.shape}")
+
+
+def as_rows(x: Any) -> Any:
+    """(…, K) as a matrix (M, K) in one piece."""
+    x = plain(x)
+    return x.reshape(-1, x.shape[-1]) if x.size else x.reshape(0, x.shape[-1])

@@ -1,0 +1,217 @@
+"""Pooling for device arrays; `reference.pooling` holds the definitions.
+
+Everything is a gather: a thread computes one output, or the gradient of one input, and reads what
+belongs to it. No two threads write to one place, so no order of theirs can change a bit.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from ..windows import PoolGeometry, pool_geometry
+from . import device
+from .arrays import check_floats, deliver, output, plain
+from .device import cuda, kernel
+from .instructions import pointer
+from .operands import divisor
+from .passes import THREADS, divide, each
+
+
+def max_pool2d(
+    x: Any, pool_size: Any, *, strides: Any = None, padding: Any = "valid"
+) -> tuple[Any, Any]:
+    """See `reference.max_pool2d`."""
+    check_floats("max_pool2d", x=x)
+    g = pool_geometry(x.shape, pool_size, strides, padding)
+    xp, x = device.namespace(), plain(x)
+    y, argmax = xp.empty(g.output_shape, x.dtype), xp.empty(g.output_shape, np.dtype("int32"))
+    each(max_kernel(x.dtype.name), y.size, (x, y, argmax), *_geometry(g), x.dtype.type(0))
+    return y, argmax
+
+
+def avg_pool2d(x: Any, pool_size: Any, *, strides: Any = None, padding: Any = "valid") -> Any:
+    """See `reference.avg_pool2d`."""
+    check_floats("avg_pool2d", x=x)
+    g = pool_geometry(x.shape, pool_size, strides, padding)
+    x = plain(x)
+    y = device.namespace().empty(g.output_shape, x.dtype)
+    each(mean_kernel(x.dtype.name), y.size, (x, y), *_geometry(g), x.dtype.type(0))
+    return y
+
+
+def _geometry(g: PoolGeometry) -> tuple[tuple[int, ...], tuple]:
+    """What kernels over outputs take: sizes, and divisors for an output's index."""
+    (top, _), (left, _) = g.padding
+    sizes = (g.height, g.width, g.channels, *g.size, *g.strides, top, left)
+    return sizes, (divisor(g.channels), divisor(g.out_width), divisor(g.out_height))
+
+
+@functools.cache
+def max_kernel(dtype: str) -> Any:
+    index = np.int32(0)
+
+    @kernel(THREADS)
+    def max_pool(elements, x, y, argmax, sizes, by, like):
+        height, width, channels, rows, columns, u, v, top, left = sizes
+        i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if i >= elements:
+            return
+        pixel, c = divide(i, by[0])
+        line, q = divide(pixel, by[1])
+        n, p = divide(line, by[2])
+        h_first, w_first = p * u - top, q * v - left
+        h_end, w_end = min(h_first + rows, height), min(w_first + columns, width)
+        h_first, w_first = max(h_first, 0), max(w_first, 0)
+        memory, image = pointer(x, like), n * height * width
+        winner = h_first * width + w_first
+        largest = memory[(image + winner) * channels + c]
+        for h in range(h_first, h_end):
+            for w in range(w_first, w_end):
+                place = h * width + w
+                value = memory[(image + place) * channels + c]
+                # The first NaN wins over everything, and keeps its place.
+                if value > largest or (value != value and largest == largest):
+                    largest, winner = value, place
+        pointer(y, like)[i] = largest
+        pointer(argmax, index)[i] = np.int32(winner)
+
+    return max_pool
+
+
+@functools.cache
+def mean_kernel(dtype: str) -> Any:
+    zero, narrow = np.dtype(dtype).type(0), np.dtype(dtype).type
+
+    @kernel(THREADS)
+    def mean_pool(elements, x, y, sizes, by, like):
+        height, width, channels, rows, columns, u, v, top, left = sizes
+        i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if i >= elements:
+            return
+        pixel, c = divide(i, by[0])
+        line, q = divide(pixel, by[1])
+        n, p = divide(line, by[2])
+        h_first, w_first = p * u - top, q * v - left
+        h_end, w_end = min(h_first + rows, height), min(w_first + columns, width)
+        h_first, w_first = max(h_first, 0), max(w_first, 0)
+        memory, total = pointer(x, like), zero
+        for h in range(h_first, h_end):
+            for w in range(w_first, w_end):
+                total += memory[((n * height + h) * width + w) * channels + c]
+        pointer(y, like)[i] = total / narrow((h_end - h_first) * (w_end - w_first))
+
+    return mean_pool
+
+
+def max_pool2d_grad(
+    grad: Any, argmax: Any, input_shape: tuple[int, int, int, int], out: Any = None
+) -> Any:
+    """See `reference.max_pool2d_grad`.
+
+    Which windows an input lies in is not known here, only who won them. A thread owns one row of one
+    channel of the input: it goes over all windows of that channel and takes the gradients of those that
+    its row won.
+    """
+    name = "max_pool2d_grad"
+    check_floats(name, grad=grad)
+    if argmax.shape != grad.shape:
+        raise ValueError(
+            f"{name}: argmax must have the shape of grad, {grad.shape}, got {argmax.shape}"
+        )
+    if argmax.dtype != np.int32:
+        raise TypeError(f"{name}: argmax must be int32, not {argmax.dtype}")
+    device.check_array(name, "argmax", argmax)
+    batch, height, width, channels = input_shape
+    grad, argmax = plain(grad), plain(argmax)
+    dx = output(name, out, tuple(input_shape), grad.dtype, grad, argmax)
+    by, windows = (divisor(channels), divisor(height)), grad.shape[1] * grad.shape[2]
+    each(
+        max_grad_kernel(grad.dtype.name), batch * height * channels, (grad, argmax, dx),
+        (height, width, channels, windows), by, grad.dtype.type(0),
+    )  # fmt: skip
+    return deliver(dx, out)
+
+
+@functools.cache
+def max_grad_kernel(dtype: str) -> Any:
+    index, zero = np.int32(0), np.dtype(dtype).type(0)
+
+    @kernel(THREADS)
+    def max_pool_grad(elements, g, argmax, dx, sizes, by, like):
+        height, width, channels, windows = sizes
+        i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if i >= elements:
+            return
+        line, c = divide(i, by[0])
+        n, h = divide(line, by[1])
+        g_memory, winners, result = pointer(g, like), pointer(argmax, index), pointer(dx, like)
+        start = (n * height + h) * width * channels + c
+        for w in range(width):
+            result[start + w * channels] = zero
+        first = h * width
+        for window in range(windows):
+            place = (n * windows + window) * channels + c
+            w = winners[place] - first
+            if w >= 0 and w < width:
+                result[start + w * channels] += g_memory[place]
+
+    return max_pool_grad
+
+
+def avg_pool2d_grad(
+    grad: Any,
+    input_shape: tuple[int, int, int, int],
+    pool_size: Any,
+    *,
+    strides: Any = None,
+    padding: Any = "valid",
+    out: Any = None,
+) -> Any:
+    """See `reference.avg_pool2d_grad`."""
+    name = "avg_pool2d_grad"
+    check_floats(name, grad=grad)
+    g = pool_geometry(input_shape, pool_size, strides, padding)
+    if grad.shape != g.output_shape:
+        raise ValueError(
+            f"grad must have the shape of avg_pool2d's output, {g.output_shape}, got {grad.shape}"
+        )
+    grad = plain(grad)
+    dx = output(name, out, g.input_shape, grad.dtype, grad)
+    sizes = (*_geometry(g)[0], g.out_height, g.out_width)
+    by = tuple(map(divisor, (g.channels, g.width, g.height, *g.strides)))
+    each(mean_grad_kernel(grad.dtype.name), dx.size, (grad, dx), sizes, by, grad.dtype.type(0))
+    return deliver(dx, out)
+
+
+@functools.cache
+def mean_grad_kernel(dtype: str) -> Any:
+    zero, narrow = np.dtype(dtype).type(0), np.dtype(dtype).type
+
+    @kernel(THREADS)
+    def mean_pool_grad(elements, g, dx, sizes, by, like):
+        height, width, channels, rows, columns, u, v, top, left, out_height, out_width = sizes
+        i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if i >= elements:
+            return
+        pixel, c = divide(i, by[0])
+        line, w = divide(pixel, by[1])
+        n, h = divide(line, by[2])
+        # Windows p with p u - top <= h < p u - top + rows, and likewise along the width.
+        p_end, _ = divide(h + top, by[3])
+        q_end, _ = divide(w + left, by[4])
+        p_end, q_end = min(p_end + 1, out_height), min(q_end + 1, out_width)
+        p_first, _ = divide(max(h + top - rows + u, 0), by[3])
+        q_first, _ = divide(max(w + left - columns + v, 0), by[4])
+        memory, total = pointer(g, like), zero
+        for p in range(p_first, p_end):
+            inside_h = min(p * u - top + rows, height) - max(p * u - top, 0)
+            for q in range(q_first, q_end):
+                inside_w = min(q * v - left + columns, width) - max(q * v - left, 0)
+                place = ((n * out_height + p) * out_width + q) * channels + c
+                total += memory[place] / narrow(inside_h * inside_w)
+        pointer(dx, like)[i] = total
+
+    return mean_pool_grad

@@ -1,0 +1,99 @@
+"""The kernels of a training step, in the simulator, against their definitions in NumPy."""
+
+from __future__ import annotations
+
+import copy
+from inspect import signature
+
+import numpy as np
+import pytest
+
+from tests.kernels.cuda.training_cases import cases
+from tinydl_kernels import cuda, reference
+from tinydl_kernels._table import MODULES
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-11}
+CASES = [
+    pytest.param(case, dtype, id=f"{case.name}-{k}-{dtype}")
+    for dtype in TOLERANCE
+    for k, case in enumerate(cases(np.random.default_rng(5), dtype))
+]
+
+
+@pytest.mark.parametrize(("case", "dtype"), CASES)
+def test_kernel_equals_its_definition(case, dtype):
+    expected_arguments, arguments = copy.deepcopy(case.arguments), copy.deepcopy(case.arguments)
+    expected_keywords, keywords = copy.deepcopy(case.keywords), copy.deepcopy(case.keywords)
+    expected = getattr(reference, case.name)(*expected_arguments, **expected_keywords)
+    result = getattr(cuda, case.name)(*arguments, **keywords)
+    compare(result, expected, dtype)
+    # What is updated in place is an argument.
+    compare(arguments, expected_arguments, dtype)
+    compare(tuple(keywords.values()), tuple(expected_keywords.values()), dtype)
+
+
+def compare(result, expected, dtype):
+    if isinstance(expected, tuple):
+        assert len(result) == len(expected)
+        for one, other in zip(result, expected, strict=True):
+            compare(one, other, dtype)
+    elif isinstance(expected, np.ndarray):
+        assert result.shape == expected.shape
+        assert result.dtype == expected.dtype
+        scale = np.abs(expected).max(initial=1) if expected.dtype.kind == "f" else 1
+        np.testing.assert_allclose(
+            result, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * scale
+        )
+    elif isinstance(expected, float):
+        np.testing.assert_allclose(result, expected, rtol=TOLERANCE[dtype])
+    else:
+        assert result == expected
+
+
+def test_labels_outside_the_classes_give_nan():
+    """An error would have to wait for the device; the loop refuses a loss that is NaN."""
+    logits = np.zeros((3, 4), np.float32)
+    losses, grad = cuda.softmax_cross_entropy(logits, np.array([0, 4, -1]))
+    assert np.isnan(losses).tolist() == [False, True, True]
+    assert np.isnan(grad).all(axis=1).tolist() == [False, True, True]
+
+
+def test_nan_goes_through():
+    x = np.array([[1.0, np.nan, 3.0]], np.float32)
+    for name in ("relu", "leaky_relu", "sigmoid", "silu"):
+        assert np.isnan(cuda.activation(name, x)).tolist() == [[False, True, False]]
+    assert np.isnan(cuda.softmax(x)).all()
+    assert np.isnan(cuda.squared_norm(x))
+    y, argmax = cuda.max_pool2d(x.reshape(1, 1, 3, 1), (1, 3))
+    assert np.isnan(y).all()
+    assert argmax.ravel().tolist() == [1]
+
+
+def test_bad_arguments_name_the_culprit():
+    x = np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match=r"adam_step: v must have shape \(4,\), got \(3,\)"):
+        cuda.adam_step(x, x, x, np.zeros(3, np.float32), 0.1, 0.9, 0.99, 1e-7, 1)
+    with pytest.raises(TypeError, match="sgd_step: grad is float64"):
+        cuda.sgd_step(x, np.zeros(4), 0.1)
+    with pytest.raises(TypeError, match="softmax_cross_entropy: labels must be integers"):
+        cuda.softmax_cross_entropy(np.zeros((2, 3), np.float32), np.zeros(2))
+    with pytest.raises(IndexError, match=r"embedding_grad: indices must lie in \[0, 2\)"):
+        cuda.embedding_grad(np.array([2]), np.zeros((1, 3)), np.zeros((2, 3)))
+
+
+def test_kernels_take_what_their_definitions_take():
+    modules = (
+        "activations",
+        "losses",
+        "normalization",
+        "pooling",
+        "optimizers",
+        "das",
+        "embedding",
+    )
+    for module in (*modules, "recurrent", "sequences"):
+        for name in MODULES[module]:
+            taken, defined = (signature(getattr(place, name)) for place in (cuda, reference))
+            assert [(p.name, p.kind, p.default) for p in taken.parameters.values()] == [
+                (p.name, p.kind, p.default) for p in defined.parameters.values()
+            ], name
