@@ -104,7 +104,12 @@ def test_ctrl_c_and_the_end_of_a_jobs_time_say_how_to_go_on(tmp_path, monkeypatc
         yield
 
     monkeypatch.setattr(pool, "execute", stopped)
-    result = tinydl("run", *QUICK, "--output", tmp_path)
+    # A shell starts what it runs in the background with Ctrl-C ignored, and its children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = tinydl("run", *QUICK, "--output", tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130 and "the same command goes on" in result.output
 
 
