@@ -341,6 +341,7 @@ TABLE = (
         tanh_20,
         epochs=45,
         target_loss=1.5,
+        development=True,
     ),
     on_digits(
         "relu-12",
