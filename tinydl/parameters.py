@@ -97,13 +97,16 @@ class ParameterStore:
             self.segments.append(Segment(parameter, end, end + parameter.size))
             end += -(-parameter.size // step) * step  # round up to the next boundary
 
-        self.values = aligned_zeros(end, self.dtype)
-        self.grads = aligned_zeros(end, self.dtype)
+        self.move(aligned_zeros(end, self.dtype), aligned_zeros(end, self.dtype))
+
+    def move(self, values: NDArray, grads: NDArray) -> None:
+        """Let the parameters live in these flat buffers, laid out as before; both get what the parameters hold."""
+        self.values, self.grads = values, grads
         for s in self.segments:
-            value = self.values[s.start : s.stop].reshape(s.parameter.shape)
-            value[...] = s.parameter.value
-            s.parameter.value = value
-            s.parameter.grad = self.grads[s.start : s.stop].reshape(s.parameter.shape)
+            for kind, buffer in (("value", values), ("grad", grads)):
+                view = buffer[s.start : s.stop].reshape(s.parameter.shape)
+                view[...] = getattr(s.parameter, kind)
+                setattr(s.parameter, kind, view)
 
     def __iter__(self) -> Iterator[Parameter]:
         """The parameters in forward order, as a reader of the model expects them."""
