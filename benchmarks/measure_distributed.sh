@@ -16,7 +16,7 @@ measure() {
 }
 
 measure weak_scaling
-measure weak_scaling --overlap none --overlap thread --overlap poll --name overlap-shared-memory cnn:64 mlp-5m:256
+measure weak_scaling --way none --way thread --way poll --name overlap-shared-memory cnn:64 mlp-5m:256
 measure allreduce
 measure drift
 measure kills

@@ -97,13 +97,17 @@ class ParameterStore:
             self.segments.append(Segment(parameter, end, end + parameter.size))
             end += -(-parameter.size // step) * step  # round up to the next boundary
 
+        self.values: NDArray
+        self.grads: NDArray
         self.move(aligned_zeros(end, self.dtype), aligned_zeros(end, self.dtype))
 
-    def move(self, values: NDArray, grads: NDArray) -> None:
+    def move(self, values: NDArray | None = None, grads: NDArray | None = None) -> None:
         """Let the parameters live in these flat buffers, laid out as before; both get what the parameters hold."""
-        self.values, self.grads = values, grads
-        for s in self.segments:
-            for kind, buffer in (("value", values), ("grad", grads)):
+        for kind, buffer in (("value", values), ("grad", grads)):
+            if buffer is None:
+                continue
+            setattr(self, f"{kind}s", buffer)
+            for s in self.segments:
                 view = buffer[s.start : s.stop].reshape(s.parameter.shape)
                 view[...] = getattr(s.parameter, kind)
                 setattr(s.parameter, kind, view)

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 import tinydl as tl
 from tinydl.training.batches import make_source
 from tinydl.training.loop import TrainingLoop
+from tinydl.training.memory import keep_freed_memory
 from tinydl.training.steps import backward, compute_loss, forward
 
 LOOPS: dict[str, tuple[TrainingLoop, Any, Any]] = {}
@@ -27,12 +28,13 @@ def build(
         strategy: arguments of ``DataParallel``; None trains each process by itself.
     """
     threadpool_limits(limits=1, user_api="blas")
+    keep_freed_memory()
     model = tinydl_model(network, optimizer)
     many = None if strategy is None else tl.distributed.DataParallel(**strategy)
     x, y = batch_of(network, batch, seed=tl.distributed.world().rank)
     source = make_source(x, y, None, batch_size=batch, dtype=model.parameter_dtype)
     loop = TrainingLoop(model, source, epochs=1, strategy=many)
-    # What TrainingLoop.run does before its first step.
+    # What fit and TrainingLoop.run do before the first step.
     model.set_needs_input_grad(False)
     model.optimizer.build(model.store)
     loop.strategy.attach(model, loop.seed)

@@ -29,6 +29,7 @@ from measuring import (
 from options import MPI_PYTHON, SECONDS, MpiPython, Seconds, cases
 from parties import Party, alone, mpi_ranks
 
+SHARDED = {"shard_optimizer": True}
 DEFAULT = ["lenet:64", "lenet:256", "cnn:64", "mlp-5m:256", "mlp-5m:1024"]
 
 
@@ -36,11 +37,13 @@ def main(
     networks: Annotated[list[str] | None, typer.Argument(help="NETWORK:BATCH…")] = None,
     mpi_python: MpiPython = MPI_PYTHON,
     seconds: Seconds = SECONDS,
-    overlap: Annotated[list[str] | None, typer.Option(help="auto, thread, poll or none")] = None,
+    way: Annotated[
+        list[str] | None, typer.Option(help="How to overlap: auto, thread, poll, none; or sharded.")
+    ] = None,
     name: str = "weak-scaling",
 ) -> None:
     """Weak scaling from one process to two ranks."""
-    ways = overlap or ["auto"]
+    ways = way or ["auto", "sharded"]
     one, two = Party(alone(mpi_python), 1), Party(alone(mpi_python, 2), 2)
     ranks = Party(mpi_ranks(mpi_python), 2)
     found = []
@@ -50,7 +53,8 @@ def main(
             parameters = one.ask("training:build", "alone", network, batch)[0]
             two.ask("training:build", "alone", network, batch)
             for way in ways:
-                ranks.ask("training:build", way, network, batch, strategy={"overlap": way})
+                strategy = SHARDED if way == "sharded" else {"overlap": way}
+                ranks.ask("training:build", way, network, batch, strategy=strategy)
             number = steps_for(mean_step(one.ask("training:steps", "alone", 5)))
 
             def turn(party: Party, which: str, number: int = number):

@@ -21,30 +21,39 @@ OPTIMIZERS = {
 }
 
 
+WAYS = ["thread", "none"]  # with copies that travel; in memory that all ranks see
+
+
 def sharded(**options):
     small = {"bucket_bytes": 512, "first_bucket_bytes": 64, "check_every": 1, "overlap": "thread"}
     return tl.distributed.DataParallel(shard_optimizer=True, **{**small, **options})
 
 
-def sharded_and_alone(model, optimizer):
+def sharded_and_alone(model, optimizer, overlap):
     rank = tl.distributed.world().rank
     sizes = []
 
     class Measure(tl.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            sizes.append(sum(slot.size for slot in self.model.optimizer.slots.values()))
+            optimizer = self.model.optimizer
+            sizes.append(sum(slot.size for slot in optimizer.slots.values()))
+            in_place = np.may_share_memory(optimizer.store.values, self.model.store.values)
+            assert tl.distributed.world().size == 1 or in_place == (overlap == "none")
 
+    strategy = sharded(overlap=overlap)
     many, history = train(
-        model, sharded(), seed=rank, optimizer=OPTIMIZERS[optimizer](), callbacks=[Measure()]
+        model, strategy, seed=rank, optimizer=OPTIMIZERS[optimizer](), callbacks=[Measure()]
     )
+    assert not tl.distributed.world().side.shares(many.store.values)
     single, expected = train(model, None, optimizer=OPTIMIZERS[optimizer]())
     slots = [one.optimizer.state_dict()["slots"] for one in (many, single)]
     return weights(many), weights(single), history, expected, sizes, slots
 
 
+@pytest.mark.parametrize("overlap", WAYS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_sharded_slots_change_nothing_but_the_memory(job, optimizer):
-    results = job.run(sharded_and_alone, "mlp", optimizer)
+def test_sharded_slots_change_nothing_but_the_memory(job, optimizer, overlap):
+    results = job.run(sharded_and_alone, "mlp", optimizer, overlap)
     whole = sum(slot.size for slot in results[0][5][1].values())
     for got, want, history, expected, sizes, (slots, single_slots) in results:
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
@@ -56,12 +65,13 @@ def test_sharded_slots_change_nothing_but_the_memory(job, optimizer):
     assert sum(sizes[0] for *_, sizes, _ in results) == whole
 
 
-def test_frozen_layers(job):
-    for got, want, *_ in job.run(sharded_and_alone, "frozen", "global norm"):
+@pytest.mark.parametrize("overlap", WAYS)
+def test_frozen_layers(job, overlap):
+    for got, want, *_ in job.run(sharded_and_alone, "frozen", "global norm", overlap):
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
 
-def stopped_and_resumed(folder, stop_folder):
+def stopped_and_resumed(folder, stop_folder, overlap):
     """The optimizer is sharded before and after; the checkpoints are whole."""
 
     def fit(path, callbacks=(), resume=False):
@@ -75,7 +85,7 @@ def stopped_and_resumed(folder, stop_folder):
             verbose=0,
             callbacks=[*callbacks, checkpoint],
             resume=resume,
-            strategy=sharded(),
+            strategy=sharded(overlap=overlap),
         )
         return weights(model)
 
@@ -90,10 +100,11 @@ def stopped_and_resumed(folder, stop_folder):
     return whole, fit(stop_folder, resume=True)
 
 
-def test_checkpoints_hold_everything(job, tmp_path):
+@pytest.mark.parametrize("overlap", WAYS)
+def test_checkpoints_hold_everything(job, tmp_path, overlap):
     """A run that is resumed gives the same bits; so it does, but for rounding, in one process without shards."""
     folders = [str(tmp_path / "whole"), str(tmp_path / "stopped")]
-    for whole, resumed in job.run(stopped_and_resumed, *folders):
+    for whole, resumed in job.run(stopped_and_resumed, *folders, overlap):
         np.testing.assert_array_equal(whole, resumed)
     for later in sorted((tmp_path / "whole").glob("*"))[1:]:
         later.unlink()

@@ -10,6 +10,7 @@ import pytest
 
 import tinydl as tl
 from tests.distributed.mpi import environment
+from tinydl.distributed.shared_memory import SharedArray
 from tinydl.distributed.world import World, share
 
 
@@ -61,6 +62,68 @@ def collectives(length):
         "in_half": in_half,
         "text": many.broadcast_text("of rank 0: ∑" if many.rank == 0 else None),
     }
+
+
+def shared_arrays(length):
+    """The same collectives, of arrays that all ranks see, and of a part of one."""
+    many = tl.distributed.world()
+    own = own_numbers(many.rank, length)
+    array, other = (many.shared_array(length, own.dtype) for _ in range(2))
+    if array is None or other is None:
+        return None
+    assert not array.any() and not many.shares(own)
+    assert many.shares(array) and many.shares(array[length // 2 :]) and many.shares(other[:1])
+    array[...] = own
+    many.allreduce(array)
+    other[...] = own
+    many.allreduce(other[1:])
+    total, behind = array.copy(), other.copy()
+
+    part = share(length, many.rank, many.size)
+    array[...] = own
+    scattered = np.empty(part.stop - part.start, np.float32)
+    many.reduce_scatter(array, scattered)
+    array[...] = 0
+    many.all_gather(scattered, array)
+    gathered = array.copy()
+    array[...] = own
+    many.barrier()
+    many.reduce_scatter(array, array[part])  # in place
+    many.all_gather(array[part], array)
+    in_place = array.copy()
+    low = own.copy()
+    many.allreduce(low, "min")  # arrays of one's own take part as before
+    many.free_shared_arrays()
+    return {
+        "total": total,
+        "behind": behind,
+        "gathered": gathered,
+        "in_place": in_place,
+        "low": low,
+    }
+
+
+@pytest.mark.parametrize("length", [10, 2, 100_000])
+def test_arrays_that_all_ranks_see(job, length):
+    everyone = [own_numbers(rank, length) for rank in range(job.ranks)]
+    total = np.sum(everyone, axis=0)
+    for rank, got in enumerate(job.run(shared_arrays, length)):
+        if job.ranks == 1:
+            assert got is None  # nobody to share with
+            continue
+        for name in ("total", "gathered", "in_place"):
+            np.testing.assert_array_equal(got[name], total)
+        np.testing.assert_array_equal(got["behind"][1:], total[1:])
+        assert got["behind"][0] == everyone[rank][0]
+        np.testing.assert_array_equal(got["low"], np.min(everyone, axis=0))
+
+
+def test_shared_memory_must_have_room(tmp_path):
+    """A process that writes to shared memory which is not there dies without a word."""
+    fits = SharedArray.fits
+    assert fits(2, 1000, np.dtype("f4"), folder=str(tmp_path))
+    assert not fits(2, 10**15, np.dtype("f4"), folder=str(tmp_path))
+    assert fits(2, 10**15, np.dtype("f4"), folder=str(tmp_path / "not there"))
 
 
 @pytest.mark.parametrize("length", [10, 2])  # 2: shares of nothing, on four ranks

@@ -169,3 +169,11 @@ def test_a_resumed_run_goes_on_measuring(tmp_path):
 def test_every_must_be_a_positive_whole_number(every):
     with pytest.raises(ValueError, match="every must be a positive whole number"):
         tl.callbacks.GradientMonitor(every=every)
+
+
+def test_parts_of_gradients_are_refused():
+    """shard_optimizer leaves each process with a part of the sums, and the optimizer with a store of its own."""
+    monitor = watch(network(1, "relu", "he_normal"))
+    monitor.model.optimizer.store = object()
+    with pytest.raises(ValueError, match="needs whole gradients"):
+        monitor.on_epoch_begin(0)

@@ -25,6 +25,7 @@ class HalfPrecision(AllReduce):
     """Sums of what 16 bits hold; a subclass writes ``encode`` and ``decode``."""
 
     can_poll = False
+    sent_as_they_are = ()
 
     def encode(self, x: NDArray[np.float32], out: NDArray[np.uint16]) -> None:
         raise NotImplementedError

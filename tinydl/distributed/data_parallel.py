@@ -27,6 +27,7 @@ from tinydl.distributed.sharding import ShardedUpdate
 from tinydl.distributed.strategy import Compute, Sums
 from tinydl.distributed.top_k import TopK
 from tinydl.distributed.virtual_shards import VirtualShards
+from tinydl.parameters import aligned_zeros
 
 MEBIBYTE = 1 << 20
 COMPRESSIONS: dict[str, type[AllReduce]] = {
@@ -55,6 +56,8 @@ class DataParallel(Replicas):
         compression: less traffic for a less exact gradient: "bfloat16" or "float16" on the wire (compression.py),
             ``TopK(ratio)`` (top_k.py) or ``PowerSGD(rank)`` (power_sgd.py), or their names.
         shard_optimizer: each rank keeps 1/N of the optimizer's slots, and updates 1/N of the parameters (sharding.py).
+            On one computer that is faster, too, where an optimizer's pass over a large model keeps the memory busy.
+            After a step ``grad`` holds the sum over ranks in this rank's part only.
         check_every: compare the parameters across ranks every so many steps; 0 never.
     """
 
@@ -109,18 +112,21 @@ class DataParallel(Replicas):
                 "SyncBatchNorm needs all of a batch at once, deterministic=True computes it shard by shard: use "
                 "BatchNorm"
             )
+        self._share_memory()
         self.reduction.attach(self.world.side, self.store)
         self.sums = self._make_sums()
         self._cut()
         if self.sharded is not None:
             self.sharded.take_over(model.optimizer)
-        if not self.deterministic and self.world.size > 1:
+        if self._way() != "none":
             for layer in model.layers_in_order():
                 layer.after_backward = self._layer_finished
 
     def finish(self) -> None:
         if self.sharded is not None:
             self.sharded.give_back()
+        self._leave_shared_memory()
+        self.world.side.free_shared_arrays()
 
     def detach(self) -> None:
         if not hasattr(self, "sums"):
@@ -130,6 +136,7 @@ class DataParallel(Replicas):
             layer.after_backward = None
         if self.sharded is not None:
             self.sharded.let_go()
+        self._leave_shared_memory()
         super().detach()
 
     @property
@@ -140,17 +147,39 @@ class DataParallel(Replicas):
     def part_of_validation(self, source: Any) -> Any:
         return source if self.deterministic else super().part_of_validation(source)
 
-    def _make_sums(self) -> BlockingSums:
-        way = self.overlap
+    def _way(self) -> str:
+        """How sums overlap with backward: what ``overlap`` means here."""
         if self.world.size == 1 or self.deterministic:
-            way = "none"
-        elif way == "auto":
-            way = "none" if self.world.one_computer else "thread"
-        if way == "thread" and self.world.threads:
+            return "none"
+        if self.overlap == "auto":
+            return "none" if self.world.one_computer else "thread"
+        return "none" if self.overlap == "thread" and not self.world.threads else self.overlap
+
+    def _make_sums(self) -> BlockingSums:
+        way = self._way()
+        if way == "thread":
             return ThreadedSums(self.reduction.total, self.world.side)
         if way == "poll":
             return PolledSums(self.world.side, self.store.grads)
         return BlockingSums(self.reduction.total)
+
+    def _share_memory(self) -> None:
+        """On one computer, gradients that all ranks see are summed without messages (shared_memory.py)."""
+        self._shares_memory = False
+        if self._way() != "none" or self.deterministic:
+            return
+        for name in self.reduction.sent_as_they_are:
+            buffer = getattr(self.store, name)
+            shared = self.world.side.shared_array(buffer.size, buffer.dtype)
+            if shared is not None:
+                self.store.move(**{name: shared})
+                self._shares_memory = True
+
+    def _leave_shared_memory(self) -> None:
+        if self._shares_memory:
+            self._shares_memory = False
+            size, dtype = self.store.values.size, self.store.dtype
+            self.store.move(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
 
     def _cut(self) -> None:
         """The buckets, of those parameters that are trained at the moment."""

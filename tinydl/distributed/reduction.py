@@ -18,6 +18,8 @@ class AllReduce:
     """
 
     can_poll = True  # whether a non-blocking allreduce of the bucket does the same
+    # The store's buffers that collectives get as they are: on one computer all ranks may see them.
+    sent_as_they_are: tuple[str, ...] = ("grads",)
 
     def attach(self, world: World, store: ParameterStore) -> None:
         self.world = world

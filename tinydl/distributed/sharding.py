@@ -41,9 +41,17 @@ class Shard:
 
     Args:
         buckets: of the whole store; this rank has its ``share`` of each.
+        in_place: values and gradients are those of the whole store, not copies; there must be one bucket.
     """
 
-    def __init__(self, store: ParameterStore, buckets: list[slice], rank: int, size: int) -> None:
+    def __init__(
+        self,
+        store: ParameterStore,
+        buckets: list[slice],
+        rank: int,
+        size: int,
+        in_place: bool = False,
+    ) -> None:
         self.dtype = store.dtype
         self.whole = store
         parts = [share(b.stop - b.start, rank, size) for b in buckets]
@@ -52,8 +60,13 @@ class Shard:
         ]
         ends = np.cumsum([0, *(s.stop - s.start for s in self.sources)])
         self.places = [slice(int(a), int(b)) for a, b in pairwise(ends)]
-        self.values = aligned_zeros(int(ends[-1]), store.dtype)
-        self.grads = aligned_zeros(int(ends[-1]), store.dtype)
+        self.in_place = in_place
+        if in_place:
+            [source] = self.sources
+            self.values, self.grads = store.values[source], store.grads[source]
+        else:
+            self.values = aligned_zeros(int(ends[-1]), store.dtype)
+            self.grads = aligned_zeros(int(ends[-1]), store.dtype)
         self.segments = [
             Segment(s.parameter, self.place_of(s.start), self.place_of(s.stop))
             for s in store.segments
@@ -77,13 +90,18 @@ class ShardedUpdate(AllReduce):
     """
 
     can_poll = False
+    sent_as_they_are = ("grads", "values")
     optimizer: Optimizer | None = None  # that has slots for the shard only
 
     def buckets(self, bucket_bytes: int, first_bucket_bytes: int) -> list[slice]:
         """All of the buffer: which part is whose must not depend on what is frozen at the moment."""
-        whole = [slice(0, self.buffer.size)]
-        self.slices = cut(whole, self.buffer.itemsize, bucket_bytes, first_bucket_bytes)
-        self.shard = Shard(self.store, self.slices, self.world.rank, self.world.size)
+        self.slices = [slice(0, self.buffer.size)]
+        # What all ranks see needs no copies, if each rank's part is in one piece.
+        in_place = self.world.shares(self.store.grads) and self.world.shares(self.store.values)
+        if not in_place:
+            itemsize = self.buffer.itemsize
+            self.slices = cut(self.slices, itemsize, bucket_bytes, first_bucket_bytes)
+        self.shard = Shard(self.store, self.slices, self.world.rank, self.world.size, in_place)
         self._number = {bucket.start: k for k, bucket in enumerate(self.slices)}
         return self.slices
 
@@ -112,7 +130,8 @@ class ShardedUpdate(AllReduce):
     def update(self, loss: float) -> float:
         """The optimizer's step on every rank's own shard, then everyone's parameters to everyone."""
         assert self.optimizer is not None
-        self.shard.take(self.store.values, self.shard.values)
+        if not self.shard.in_place:
+            self.shard.take(self.store.values, self.shard.values)
         info = self.optimizer.step(loss)
         self.gather(self.shard.values, self.store.values)
         return info.learning_rate

@@ -32,6 +32,7 @@ class ErrorFeedback(AllReduce):
     """
 
     can_poll = False
+    sent_as_they_are = ()
 
     def attach(self, world: World, store: ParameterStore) -> None:
         super().attach(world, store)

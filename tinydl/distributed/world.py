@@ -99,6 +99,20 @@ class World:
         assert text is not None
         return text
 
+    def shared_array(self, length: int, dtype: np.dtype) -> NDArray | None:
+        """Zeros in memory that all ranks see, where collectives need no messages. None where there is none to be had.
+
+        All ranks call this together, and so they do ``free_shared_arrays``, after which none may be used any more.
+        """
+        return None
+
+    def free_shared_arrays(self) -> None:
+        """See ``shared_array``."""
+
+    def shares(self, array: NDArray) -> bool:
+        """Whether ``array`` lies in a shared array. There a collective's result may replace what it is made from."""
+        return False
+
     def barrier(self) -> None:
         """Wait for all ranks."""
 
@@ -121,6 +135,7 @@ class MPIWorld(World):
         self.local_rank = same_computer.rank
         self.one_computer = same_computer.size == self.size
         same_computer.Free()
+        self._shared: list[Any] = []
 
     @functools.cached_property
     def side(self) -> World:  # type: ignore[override]
@@ -130,7 +145,11 @@ class MPIWorld(World):
         return MPIWorld(self._mpi, self._comm.Split(color, self.rank))
 
     def allreduce(self, array: NDArray, op: str = "sum") -> None:
-        self._collective("Allreduce", self._mpi.IN_PLACE, array, self._ops[op])
+        shared, place = self._in_shared_memory(array)
+        if shared is not None and op == "sum":
+            self._timed(shared.allreduce, place)
+        else:
+            self._collective("Allreduce", self._mpi.IN_PLACE, array, self._ops[op])
 
     def start_allreduce(self, array: NDArray) -> Any:
         return self._comm.Iallreduce(self._mpi.IN_PLACE, array, self._mpi.SUM)
@@ -147,11 +166,21 @@ class MPIWorld(World):
         self._collective("Alltoall", send, receive)
 
     def reduce_scatter(self, array: NDArray, part: NDArray) -> None:
-        counts = self._counts(array.size)
-        self._collective("Reduce_scatter", array, part, counts, self._mpi.SUM)
+        shared, place = self._in_shared_memory(array)
+        if shared is not None:
+            self._timed(shared.reduce_scatter, place, part)
+        else:
+            counts = self._counts(array.size)
+            self._collective("Reduce_scatter", array, part, counts, self._mpi.SUM)
 
     def all_gather(self, part: NDArray, array: NDArray) -> None:
-        self._collective("Allgatherv", part, [array, self._counts(array.size)])
+        shared, place = self._in_shared_memory(array)
+        if shared is not None:
+            if not self.shares(part):
+                array[share(array.size, self.rank, self.size)] = part
+            self._timed(shared.all_gather, place)
+        else:
+            self._collective("Allgatherv", part, [array, self._counts(array.size)])
 
     def gather(self, part: NDArray, array: NDArray | None) -> None:
         receive = None if array is None else [array, self._counts(array.size)]
@@ -169,6 +198,32 @@ class MPIWorld(World):
         self.broadcast(encoded, root)
         return encoded.tobytes().decode()
 
+    def shared_array(self, length: int, dtype: np.dtype) -> NDArray | None:
+        from tinydl.distributed.shared_memory import SharedArray
+
+        fits = self.one_computer and SharedArray.fits(self.size, length, dtype)
+        everywhere = np.array([float(fits)])
+        self.allreduce(everywhere, "min")
+        if not everywhere[0]:
+            return None
+        self._shared.append(SharedArray(self._mpi, self._comm, length, dtype))
+        return self._shared[-1].own
+
+    def free_shared_arrays(self) -> None:
+        while self._shared:
+            self._shared.pop().free()
+
+    def shares(self, array: NDArray) -> bool:
+        return self._in_shared_memory(array)[0] is not None
+
+    def _in_shared_memory(self, array: NDArray) -> tuple[Any, slice]:
+        """The shared array that ``array`` is a part of, and which part."""
+        for shared in self._shared:
+            place = shared.place_of(array)
+            if place is not None:
+                return shared, place
+        return None, slice(0)
+
     def barrier(self) -> None:
         self._collective("Barrier")
 
@@ -184,11 +239,15 @@ class MPIWorld(World):
 
     def _collective(self, name: str, *arguments: Any) -> None:
         """Call the communicator's ``name``: it blocks; or its non-blocking twin, where ``wait`` does the waiting."""
-        began = time.perf_counter()
-        if self.wait is None:
-            getattr(self._comm, name)(*arguments)
+        wait = self.wait
+        if wait is None:
+            self._timed(getattr(self._comm, name), *arguments)
         else:
-            self.wait(getattr(self._comm, f"I{name.lower()}")(*arguments))
+            self._timed(lambda: wait(getattr(self._comm, f"I{name.lower()}")(*arguments)))
+
+    def _timed(self, call: Callable, *arguments: Any) -> None:
+        began = time.perf_counter()
+        call(*arguments)
         self.seconds += time.perf_counter() - began
 
 

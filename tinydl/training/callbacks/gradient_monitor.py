@@ -100,6 +100,11 @@ class GradientMonitor(Callback):
         self.before: NDArray | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        if self.model.optimizer.store is not self.model.store:
+            raise ValueError(
+                "GradientMonitor needs whole gradients, and shard_optimizer=True leaves each process with a part: "
+                "train with one of them"
+            )
         self.epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
