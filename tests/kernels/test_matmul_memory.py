@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from guarded import guarded, guarded_copy, run
 
 SIZES = (1, 3, 4, 9, 10, 14, 15, 16, 17, 32, 33, 47)
+WIDE = (127, 128, 129, 160, 259)  # enough columns that several panels of B are packed at a time
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is protected by mprotect")
@@ -69,7 +70,7 @@ if __name__ == "__main__":
             use_caches_of(
                 *((48 << 10, 1 << 20), (16 << 10, 64 << 10), (32 << 10, 2 << 20))[i // 200]
             )
-        m, n = rng.choice(SIZES, 2)
+        m, n = rng.choice(SIZES), rng.choice(SIZES + WIDE)
         k = rng.choice([1, 2, 7, 16, 31, 64, 100, 530, 4096])
         dtype = ("float32", "float64")[i % 2]
         check(rng, m, k, n, orders[i % 9], dtype, bool(rng.integers(2)), bool(rng.integers(2)))

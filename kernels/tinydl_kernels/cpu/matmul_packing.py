@@ -24,6 +24,7 @@ from llvmlite import ir
 from ._jit import jit
 from .matmul_tile import MR, VECTORS
 from .simd import I64, Emitter, advance, intrinsic, lanes, prefetch
+from .target import vector_bytes
 
 
 def transposed_block(e: Emitter, rows: list[ir.Value]) -> list[ir.Value]:
@@ -152,11 +153,50 @@ def _make_column_sums(vectors: int) -> Any:
     return intrinsic(column_sums)
 
 
+def _make_panel_copier(vectors: int, panels: int = 1) -> Any:
+    """An intrinsic: copy_panels(k, source, row, n, target): n numbers of each of k rows, which begin
+    at source + p * row, into panels that lie one behind the other.
+
+    With one panel, zeros fill a row up to the panel's width; with several, n is all their columns.
+    The loop over k is in here because the masks and targets, made anew for each row, would take longer
+    than the copying.
+    """
+
+    def copy_panels(
+        e: Emitter, k: ir.Value, source: ir.Value, row: ir.Value, n: ir.Value, target: ir.Value
+    ) -> None:
+        width = vectors * e.lanes
+        size = e.builder.mul(k, I64(width))
+        targets = [e.at(target, e.builder.mul(size, I64(i))) for i in range(panels)]
+        masks = [e.mask(e.builder.sub(n, I64(j * e.lanes))) for j in range(vectors)]
+        ahead = e.builder.mul(row, I64(AHEAD))
+
+        def copy_row(_: ir.Value, carried: list[ir.Value]) -> list[ir.Value]:
+            source, offset = carried
+            later = e.at(source, ahead)
+            for first in range(0, panels * width, LINE // e.itemsize):
+                e.prefetch(e.at(later, first))
+            for i, start in enumerate(targets):
+                for j in range(vectors):
+                    place = e.at(source, i * width + j * e.lanes)
+                    part = e.masked_load(place, masks[j]) if panels == 1 else e.load(place)
+                    e.store(part, e.at(e.at(start, offset), j * e.lanes))
+            return [e.at(source, row), e.builder.add(offset, I64(width))]
+
+        e.loop(k, [source, I64(0)], copy_row, unroll=False)
+
+    return intrinsic(copy_panels)
+
+
 AHEAD = 12  # rows to fetch before they are copied
+LINE = 64  # bytes of a cache line
+# Panels of B that are filled at a time: 512 bytes of each row.
+ABREAST = 512 // (VECTORS * vector_bytes())
 _rows_of_a = _make_transposer(height=MR)
 _column_of_a = make_copier(width=MR)
 _columns_of_b = _make_transposer(vectors=VECTORS)
-_row_of_b = make_copier(vectors=VECTORS)
+_rows_to_panel = _make_panel_copier(VECTORS)
+_rows_to_panels = _make_panel_copier(VECTORS, ABREAST)
 _column_sums = _make_column_sums(VECTORS)
 
 
@@ -201,12 +241,17 @@ def pack_b(b, b_row, b_col, k, n, panels):
     """All panels of a block: panel j // NR, of k rows, holds columns j ... j + NR - 1."""
     width = VECTORS * lanes(b)
     if b_col == 1:
-        # Row by row through all panels: reading forward suits the memory better than writing does.
-        for p in range(k):
-            for j in range(0, n, width):
-                prefetch(advance(b, (p + AHEAD) * b_row + j))
-                source = advance(b, p * b_row + j)
-                _row_of_b(source, n - j, advance(panels, j * k + p * width))
+        # Several panels at a time. Matrices whose rows lie a power of two apart have them all in the
+        # same few places of the caches, where not many rows can be on their way from memory: the
+        # more of each one is taken, the less that hurts.
+        abreast = ABREAST * width
+        j = 0
+        while j + abreast <= n:
+            _rows_to_panels(k, advance(b, j), b_row, abreast, advance(panels, j * k))
+            j += abreast
+        while j < n:
+            _rows_to_panel(k, advance(b, j), b_row, n - j, advance(panels, j * k))
+            j += width
     elif b_row == 1:
         for j in range(0, n, width):
             for first in range(j, min(n, j + width), lanes(b)):
