@@ -1,8 +1,9 @@
 """Pooling for NumPy arrays; definitions in `reference.pooling`.
 
 Images are channels-last, so the innermost loop of every pass runs over the contiguous channels of one
-place, and vectorizes: a comparison becomes a mask, and two selections keep value and place. Images are
-independent, so each belongs to one thread.
+place, and vectorizes: a comparison becomes a mask, and two selections keep value and place. Where
+there are fewer channels than a vector has elements, the maximum goes along whole rows instead. Images
+are independent, so each belongs to one thread.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from numba import prange
 from ..windows import PoolGeometry, pool_geometry
 from ._jit import jit
 from ._passes import Pass, check_floats, check_out, check_shape
+
+FEW = 16  # channels: fewer do not fill a vector
+NOWHERE = np.int32(1 << 30)  # the place of what is no element: behind all others
 
 # --- loops ------------------------------------------------------------------------------------------
 # `window` = (height, width, row stride, column stride, top padding, left padding).
@@ -49,6 +53,67 @@ def _max_image(x, window, y, argmax):
                         wins = (v > b) | ((v != v) & (b == b))  # a NaN beats all but another NaN
                         best[c] = v if wins else b
                         place[c] = here if wins else place[c]
+
+
+@jit(cache=False)
+def _first(values, here, best, place):
+    for q in range(len(values)):
+        best[q] = values[q]
+        place[q] = here
+
+
+@jit(cache=False)
+def _below(values, here, best, place):
+    """best = max(best, values), where `values` come later."""
+    for q in range(len(values)):
+        v, b = values[q], best[q]
+        wins = (v > b) | ((v != v) & (b == b))
+        best[q] = v if wins else b
+        place[q] = here if wins else place[q]
+
+
+@jit(cache=False)
+def _beside(values, places, column, best, place):
+    """best = max(best, values) by elements whose own places tell which comes first."""
+    for q in range(len(best)):
+        v, b = values[q], best[q]
+        p, a = places[q] + column, place[q]
+        equal = (v == b) | ((v != v) & (b != b))
+        wins = (v > b) | ((v != v) & (b == b)) | (equal & (p < a))
+        best[q] = v if wins else b
+        place[q] = p if wins else a
+
+
+@jit(cache=False)
+def _max_image_by_rows(x, window, y, argmax):
+    """The same for few channels: a window's maximum down its columns, then along them, for every place
+    of a row at once, wanted or not; what the strides pick is copied."""
+    height, width, channels = x.shape
+    taps_h, taps_w, stride_h, stride_w, top, left = window
+    rows = x.reshape(height, width * channels)
+    inside = slice(left * channels, (left + width) * channels)
+    padded = (max(left + width, (y.shape[1] - 1) * stride_w) + taps_w) * channels
+    down, down_place = np.full(padded, -np.inf, x.dtype), np.full(padded, NOWHERE, np.int32)
+    best, place = np.empty(padded, x.dtype), np.empty(padded, np.int32)
+    for i in range(y.shape[0]):
+        h0, h1 = _bounds(i, stride_h, top, taps_h, height)
+        _first(rows[h0], np.int32(h0 * width), down[inside], down_place[inside])
+        for h in range(h0 + 1, h1):
+            _below(rows[h], np.int32(h * width), down[inside], down_place[inside])
+        for q in range(padded):
+            best[q] = down[q]
+            place[q] = down_place[q]
+        for t in range(1, taps_w):
+            end = padded - t * channels
+            later, its_place = down[t * channels :], down_place[t * channels :]
+            _beside(later, its_place, np.int32(t), best[:end], place[:end])
+        for j in range(y.shape[1]):
+            picked = slice(j * stride_w * channels, (j * stride_w + 1) * channels)
+            values, places, column = best[picked], place[picked], np.int32(j * stride_w - left)
+            y_here, place_here = y[i, j], argmax[i, j]
+            for c in range(channels):
+                y_here[c] = values[c]
+                place_here[c] = places[c] + column
 
 
 @jit(cache=False)
@@ -97,7 +162,10 @@ def _avg_grad_image(grad, window, dx):
 
 def _max(x, window, y, argmax):
     for n in prange(len(x)):
-        _max_image(x[n], window, y[n], argmax[n])
+        if x.shape[3] < FEW and window[1] > 1:
+            _max_image_by_rows(x[n], window, y[n], argmax[n])
+        else:
+            _max_image(x[n], window, y[n], argmax[n])
 
 
 def _max_grad(grad, argmax, dx):
