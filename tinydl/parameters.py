@@ -104,13 +104,21 @@ class ParameterStore:
     def move(self, values: NDArray | None = None, grads: NDArray | None = None) -> None:
         """Let the parameters live in these flat buffers, laid out as before; both get what the parameters hold."""
         for kind, buffer in (("value", values), ("grad", grads)):
-            if buffer is None:
-                continue
-            setattr(self, f"{kind}s", buffer)
-            for s in self.segments:
-                view = buffer[s.start : s.stop].reshape(s.parameter.shape)
-                view[...] = getattr(s.parameter, kind)
-                setattr(s.parameter, kind, view)
+            if buffer is not None:
+                for s in self.segments:
+                    buffer[s.start : s.stop].reshape(s.parameter.shape)[...] = getattr(
+                        s.parameter, kind
+                    )
+        self.live_in(values, grads)
+
+    def live_in(self, values: NDArray | None = None, grads: NDArray | None = None) -> None:
+        """The same, but the parameters become what the buffers hold."""
+        for kind, buffer in (("value", values), ("grad", grads)):
+            if buffer is not None:
+                setattr(self, f"{kind}s", buffer)
+                for s in self.segments:
+                    view = buffer[s.start : s.stop].reshape(s.parameter.shape)
+                    setattr(s.parameter, kind, view)
 
     def __iter__(self) -> Iterator[Parameter]:
         """The parameters in forward order, as a reader of the model expects them."""

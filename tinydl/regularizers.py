@@ -12,6 +12,7 @@ class Regularizer:
     """R(w), a scalar added to the loss, and dR/dw."""
 
     def penalty(self, w: NDArray) -> float:
+        """R(w): a number; for a w on a GPU it may stay there, as an array of no dimensions, that nobody waits for."""
         raise NotImplementedError(f"{type(self).__name__} must define penalty(w)")
 
     def gradient(self, w: NDArray) -> NDArray:
@@ -33,7 +34,7 @@ class L1L2(Regularizer):
 
     def penalty(self, w: NDArray) -> float:
         w64 = w.astype(np.float64)
-        return float(self.l1 * np.abs(w64).sum() + self.l2 * np.square(w64).sum())
+        return self.l1 * np.abs(w64).sum() + self.l2 * np.square(w64).sum()
 
     def gradient(self, w: NDArray) -> NDArray:
         return (self.l1 * np.sign(w) + 2 * self.l2 * w).astype(w.dtype)

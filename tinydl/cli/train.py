@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from tinydl import devices
 from tinydl.cli.config import ConfigError, RunConfig, check_config, read_config
 from tinydl.cli.runs import (
     create_run_folder,
@@ -21,6 +23,7 @@ from tinydl.cli.runs import (
     run_of_restarted_job,
     write_json,
 )
+from tinydl.devices import DeviceError
 from tinydl.distributed import world
 from tinydl.distributed.faults import speaks
 from tinydl.distributed.launch import RESTART
@@ -73,6 +76,7 @@ def train(
     epochs: Annotated[int | None, option("training", "epochs", "--epochs")] = None,
     batch_size: Annotated[int | None, option("training", "batch_size", "--batch-size")] = None,
     seed: Annotated[int | None, option("training", "seed", "--seed")] = None,
+    device: Annotated[str | None, option("training", "device", "--device")] = None,
     checkpoint_steps: Annotated[
         int | None, option("training", "checkpoint_steps", "--checkpoint-steps")
     ] = None,
@@ -113,6 +117,7 @@ def train(
             "epochs": epochs,
             "batch_size": batch_size,
             "seed": seed,
+            "device": device,
             "checkpoint_steps": checkpoint_steps,
         },
         "distributed": {"deterministic": deterministic},
@@ -127,10 +132,20 @@ def train(
             asked = read_config(config) if config else RunConfig()
             run = read_run(folder) if folder else merge(asked, flags)
         execute(run, runs, folder)
-    except (ConfigError, ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+    except (
+        ConfigError,
+        DeviceError,
+        ValueError,
+        TypeError,
+        OSError,
+        ImportError,
+        FloatingPointError,
+    ) as error:
         if speaks(f"{error}"):
             stderr = Console(stderr=True)
-            stderr.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+            stderr.print(
+                f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
+            )
         raise typer.Exit(1) from None
 
 
@@ -183,6 +198,7 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
     """Load, build, fit, test; write everything into the run's folder (``folder`` when resuming)."""
     import tinydl as tl
 
+    devices.require(run.training.device)
     strategy = tl.distributed.DataParallel(**run.distributed.model_dump())
     world = strategy.world
     console.quiet = world.rank != 0
@@ -235,6 +251,7 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
         resume=resuming,
         strategy=strategy,
         accumulate_steps=run.training.accumulate_steps,
+        device=run.training.device,
     )
     if history.interrupted:
         console.print(f"stopped; go on with: tinydl train --resume {folder}", soft_wrap=True)
@@ -301,7 +318,7 @@ def finish_record(run: RunConfig, model: Any, standardize: Any, data: Any, folde
         folder / "curves.png",
         f"{run.model.architecture} on {data.name}, {run.optimizer.name}",
     )
-    report(model, standardize(data.x_test), data, folder)
+    report(model, standardize(data.x_test), data, folder, run.training.device)
 
 
 def make_optimizer(run: RunConfig, steps: int) -> Any:
@@ -332,12 +349,13 @@ def augmentation(run: RunConfig) -> list | None:
     )
 
 
-def report(model: Any, x_test: np.ndarray, data: Any, folder: Path) -> None:
+def report(model: Any, x_test: np.ndarray, data: Any, folder: Path, device: str) -> None:
     """Test accuracy and the confusion matrix, on the screen and in result.json."""
     import tinydl as tl
 
     confusion = tl.metrics.ConfusionMatrix(len(data.class_names))
-    confusion.update(model.predict(x_test, batch_size=256), data.y_test)
+    predicted = model.predict(x_test, batch_size=256, device=device)
+    confusion.update(predicted, data.y_test)
     matrix = confusion.result().astype(int)
     accuracy = float(np.trace(matrix) / len(data.y_test))
     write_json(

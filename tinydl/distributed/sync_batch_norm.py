@@ -27,6 +27,7 @@ class SyncBatchNorm(BatchNorm):
     Source: Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance", eq. 2.1, for the combination.
     """
 
+    runs_on_cuda = False
     world = World()  # while a model is in training: the strategy's
 
     def has_rows(self, x: NDArray) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 import tinydl_kernels as kernels
 from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
+from tinydl.devices import beside, namespace
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer, Shape
 from tinydl.layers.merging import check_inputs
@@ -185,15 +186,17 @@ class MultiHeadAttention(Layer):
         """(N, T, h·d) -> (N·h, T, d)."""
         samples, steps, width = x.shape
         heads = x.reshape(samples, steps, self.num_heads, width // self.num_heads)
-        return np.ascontiguousarray(heads.transpose(0, 2, 1, 3)).reshape(
-            samples * self.num_heads, steps, width // self.num_heads
+        return (
+            namespace(x)
+            .ascontiguousarray(heads.transpose(0, 2, 1, 3))
+            .reshape(samples * self.num_heads, steps, width // self.num_heads)
         )
 
     def _out_of_heads(self, x: NDArray) -> NDArray:
         """(N·h, T, d) -> (N, T, h·d)."""
         heads = self._by_sample(x).transpose(0, 2, 1, 3)
         samples, steps, number, width = heads.shape
-        return np.ascontiguousarray(heads).reshape(samples, steps, number * width)
+        return namespace(x).ascontiguousarray(heads).reshape(samples, steps, number * width)
 
     def _by_sample(self, x: NDArray) -> NDArray:
         """(N·h, …) -> (N, h, …), a view."""
@@ -209,7 +212,7 @@ class MultiHeadAttention(Layer):
                 hidden = out if hidden is None else hidden | out
         if self.causal:
             steps, keys = self.x_query.shape[1], self.x_key.shape[1]
-            later = np.triu(np.ones((steps, keys), bool), k=1)  # s > t
+            later = beside(np.triu(np.ones((steps, keys), bool), k=1), self.x_query)  # s > t
             hidden = later[None, None] if hidden is None else hidden | later
         return hidden
 
@@ -221,7 +224,7 @@ class MultiHeadAttention(Layer):
                 f"layer '{self.name}' has no random numbers to draw from: put it into a model, "
                 "or set layer.rng = np.random.default_rng(seed)"
             )
-        keep = self.rng.random(self.A.shape, dtype=np.float32) >= self.dropout
+        keep = beside(self.rng.random(self.A.shape, dtype=np.float32) >= self.dropout, self.A)
         return keep * self.dtype.type(1 / (1 - self.dropout))
 
     def compute_mask(self, x: Any, mask: Any) -> NDArray | None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
 from tinydl.configs import as_config
+from tinydl.devices import namespace
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer, Shape
 
@@ -141,10 +142,10 @@ def add_scale_and_shift(layer: Any, input_shape: Shape, rng: np.random.Generator
 
 
 def scale_and_shift(layer: Any) -> tuple[NDArray, NDArray]:
-    """The values of γ and β; of those that the layer does without, 1 and 0."""
-    channels = layer.input_shape[-1]
-    gamma = np.ones(channels, layer.dtype) if layer.gamma is None else layer.gamma.value
-    beta = np.zeros(channels, layer.dtype) if layer.beta is None else layer.beta.value
+    """The values of γ and β, beside ``layer.x``; of those that the layer does without, 1 and 0."""
+    channels, xp = layer.input_shape[-1], namespace(layer.x)
+    gamma = xp.ones(channels, layer.dtype) if layer.gamma is None else layer.gamma.value
+    beta = xp.zeros(channels, layer.dtype) if layer.beta is None else layer.beta.value
     return gamma, beta
 
 

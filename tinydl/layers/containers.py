@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.devices import namespace
 from tinydl.layers.activations import LEAKY_SLOPE, ActivationFunction
 from tinydl.layers.base import Layer, Shape, make_names_unique
 from tinydl.layers.merging import Concatenate, all_masks
@@ -176,14 +177,14 @@ class Concat(Layer):
         results = [run(branch, x, training, mask) for branch in self.branches]
         self.output_mask = all_masks([branch_mask for _, branch_mask in results])
         outputs = [y for y, _ in results]
-        self.cuts = np.cumsum([y.shape[-1] for y in outputs[:-1]])
+        self.cuts = np.cumsum([y.shape[-1] for y in outputs[:-1]]).tolist()
         return np.concatenate(outputs, axis=-1)
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
         dx: NDArray | None = None
         parts = np.split(grad_output, self.cuts, axis=-1)
         for branch, part in reversed(list(zip(self.branches, parts, strict=True))):
-            through = run_back(self, branch, np.ascontiguousarray(part))
+            through = run_back(self, branch, namespace(part).ascontiguousarray(part))
             if through is not None:
                 dx = through if dx is None else dx + through
         return dx if self.needs_input_grad else None

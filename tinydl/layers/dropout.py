@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.devices import beside
 from tinydl.layers.base import Layer
 
 
@@ -42,7 +43,8 @@ class Dropout(Layer):
                 f"layer '{self.name}' has no random numbers to draw from: put it into a model, "
                 "or set layer.rng = np.random.default_rng(seed)"
             )
-        keep = self.rng.random(x.shape, dtype=np.float32) >= self.rate
+        # Drawn on the host wherever x is: the same numbers, and the same stream in checkpoints. A GPU waits for them.
+        keep = beside(self.rng.random(x.shape, dtype=np.float32) >= self.rate, x)
         self.k = keep * x.dtype.type(1 / (1 - self.rate))
         return x * self.k
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.devices import namespace
 from tinydl.layers.base import Layer, Shape, fits, shape_text
 
 
@@ -76,14 +77,14 @@ class Concatenate(Layer):
 
     def forward(self, x: Any, training: bool = False) -> NDArray:
         check_inputs(self, x)
-        self.cuts = np.cumsum([array.shape[self.axis] for array in x[:-1]])
+        self.cuts = np.cumsum([array.shape[self.axis] for array in x[:-1]]).tolist()
         return np.concatenate(x, axis=self.axis)
 
     def backward(self, grad_output: NDArray) -> Any:
         if not self.needs_input_grad:
             return None
         parts = np.split(grad_output, self.cuts, axis=self.axis)
-        return [np.ascontiguousarray(part) for part in parts]
+        return [namespace(part).ascontiguousarray(part) for part in parts]
 
     def compute_mask(self, x: Any, mask: Any) -> NDArray | None:
         """Joined along with the steps if ``axis`` is that of time, else what all masks keep."""
@@ -91,7 +92,7 @@ class Concatenate(Layer):
             return all_masks(mask)
         pairs = zip(x, mask, strict=True)
         return np.concatenate(
-            [np.ones(array.shape[:2], bool) if m is None else m for array, m in pairs], axis=1
+            [namespace(a).ones(a.shape[:2], bool) if m is None else m for a, m in pairs], axis=1
         )
 
     def _sample_axis(self, shape: Shape) -> int:

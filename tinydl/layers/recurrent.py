@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 import tinydl_kernels as kernels
 from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
+from tinydl.devices import is_on_device, namespace
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer
 from tinydl.layers.merging import check_inputs
@@ -115,14 +116,14 @@ class Recurrent(Layer):
 
     def states_from(self, h_0: NDArray) -> NDArray:
         """(T + 1, N, H), h_0 in front; the others are to be computed."""
-        h = np.empty((len(self.x) + 1, *h_0.shape), self.dtype)
+        h = namespace(h_0).empty((len(self.x) + 1, *h_0.shape), self.dtype)
         h[0] = h_0
         return h
 
     def skip_at(self, t: int) -> NDArray | None:
         """(N, 1), True for the samples that pass step t over; None where all take it."""
-        if self.skip is None or not self.skip[t].any():
-            return None
+        if self.skip is None or not (is_on_device(self.skip) or self.skip[t].any()):
+            return None  # on a device, to ask would be to wait
         return self.skip[t][:, np.newaxis]
 
     # ---- parameters and shapes ----------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class Recurrent(Layer):
             check_inputs(self, x)
             return x[0], x[1:], None if mask is None else mask[0]
         self.check_input(x)
-        zeros = np.zeros((len(x), self.units), self.dtype)
+        zeros = namespace(x).zeros((len(x), self.units), self.dtype)
         return x, [zeros] * self.state_count, mask
 
     def _project(self, x: NDArray) -> NDArray:
@@ -204,11 +205,12 @@ class Recurrent(Layer):
     def _time_first(self, x: NDArray) -> NDArray:
         """(N, T, …) -> (T, N, …), the first step to be done at the front."""
         swapped = x.swapaxes(0, 1)
-        return np.ascontiguousarray(swapped[::-1] if self.go_backwards else swapped)
+        swapped = swapped[::-1] if self.go_backwards else swapped
+        return namespace(x).ascontiguousarray(swapped)
 
     def _batch_first(self, x: NDArray) -> NDArray:
         """(T, N, …) -> (N, T, …); time stays in the order in which it was gone through."""
-        return np.ascontiguousarray(x.swapaxes(0, 1))
+        return namespace(x).ascontiguousarray(x.swapaxes(0, 1))
 
     def _steps_to_skip(self, mask: NDArray | None) -> NDArray | None:
         """(T, N), True where a sample passes a step over."""
@@ -262,7 +264,7 @@ class Recurrent(Layer):
         """dL/dy, and the gradients of the final states: zero unless the layer returns them."""
         if self.return_state:
             return grad_output[0], list(grad_output[1:])
-        zeros = np.zeros(self.h.shape[1:], self.dtype)
+        zeros = namespace(self.h).zeros(self.h.shape[1:], self.dtype)
         return grad_output, [zeros] * self.state_count
 
     def config(self) -> dict[str, Any]:

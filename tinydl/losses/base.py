@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tinydl.devices import beside, is_on_device, later, now, to_host
 
 
 class Loss:
@@ -40,16 +43,38 @@ class Loss:
         mask: NDArray | None = None,
     ) -> float:
         """The mean loss. ``sample_weight`` is (N,) or (N, T); ``mask`` is bool, (N,) or (N, T), True = keep."""
+        self.start(predictions, targets, sample_weight, mask)
+        self.total = float(now(self.summed))
+        return self.total / max(self.count, 1)
+
+    def start(
+        self,
+        predictions: NDArray,
+        targets: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        mask: NDArray | None = None,
+    ) -> None:
+        """``forward`` without the number: for predictions on a device, which need not be waited for.
+
+        Targets and weights are the host's in any case: they are judged here, and copied where the predictions are.
+        """
         predictions = self.check_predictions(predictions)
         samples = self.samples_shape(predictions)
-        keep = self.check_mask(mask, samples)
-        targets = self.check_targets(predictions, np.asarray(targets), keep)
+        keep = self.check_mask(to_host(mask), samples)
+        checked = self.check_targets(predictions, np.asarray(targets), keep)
         weight = self.check_weight(sample_weight, samples, keep, predictions.dtype)
 
-        losses, self.grad = self.weighted(predictions, targets, weight)
-        self.total = float(np.sum(losses, dtype=np.float64))
+        if is_on_device(predictions):
+            checked = beside(checked, predictions)
+            weight = None if weight is None else beside(weight, predictions)
+        losses, self.grad = self.weighted(predictions, checked, weight)
+        self.summed = later(np.sum(losses, dtype=np.float64))
         self.count = int(np.prod(samples)) if keep is None else int(np.count_nonzero(keep))
-        return self.total / max(self.count, 1)
+
+    def mean_later(self) -> Callable[[], float]:
+        """The mean of what was just started; to ask for it waits until it is there."""
+        summed, count = self.summed, self.count
+        return lambda: float(now(summed)) / max(count, 1)
 
     def backward(self, count: float | None = None) -> NDArray:
         """dL/d(predictions) of the last ``forward``, in their shape and dtype.
@@ -89,7 +114,8 @@ class Loss:
     # ---- checks that all losses share ---------------------------------------------------------------------
 
     def check_predictions(self, predictions: NDArray) -> NDArray:
-        predictions = np.asarray(predictions)
+        if not is_on_device(predictions):
+            predictions = np.asarray(predictions)
         if predictions.dtype not in (np.float32, np.float64):
             raise TypeError(
                 f"{self.label}: predictions must be float32 or float64, got {predictions.dtype}"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.devices import namespace
 from tinydl.losses.base import Loss
 from tinydl.losses.elementwise import ElementwiseLoss
 
@@ -40,7 +41,7 @@ class _ClassLoss(Loss):
         classes = p.shape[1]
         if targets.ndim == 1:
             one_hot = np.zeros_like(p)
-            one_hot[np.arange(len(targets)), targets] = 1
+            one_hot[namespace(p).arange(len(targets)), targets] = 1
             targets = one_hot
         t = (1 - self.label_smoothing) * targets + self.label_smoothing / classes
         clipped = np.clip(p, CLIP, 1 - CLIP)

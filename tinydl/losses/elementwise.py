@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.devices import is_on_device
 from tinydl.losses.base import Loss
 
 
@@ -25,7 +26,8 @@ class ElementwiseLoss(Loss):
         return predictions.shape[:1] if predictions.ndim == 1 else predictions.shape[:-1]
 
     def check_predictions(self, predictions):
-        predictions = np.asarray(predictions)
+        if not is_on_device(predictions):
+            predictions = np.asarray(predictions)
         if predictions.ndim == 1:  # a column of one, and back: the shape stays the caller's
             super().check_predictions(predictions[:, None])
             return predictions

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.configs import as_config
+from tinydl.devices import assign, host_copy
 from tinydl.optimizers import schedules
 from tinydl.optimizers.clipping import check_finite, clip_by_norm, clip_by_value, global_norm
 from tinydl.optimizers.schedules import Constant, Schedule
@@ -213,7 +214,7 @@ class Optimizer:
             "iterations": self.iterations,
             "learning_rate": self.config()["learning_rate"],
             "scalars": dict(self.scalars),
-            "slots": {name: slot.copy() for name, slot in self.slots.items()},
+            "slots": {name: host_copy(slot) for name, slot in self.slots.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -241,7 +242,7 @@ class Optimizer:
         self.iterations = int(state["iterations"])
         self.scalars = {name: float(x) for name, x in state["scalars"].items()}
         for name, slot in self.slots.items():
-            slot[...] = state["slots"][name]
+            assign(slot, state["slots"][name])
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, as plain data."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.devices import to_host
 from tinydl.parameters import ParameterStore
 
 
@@ -41,8 +42,8 @@ def clip_by_value(arrays: Iterable[NDArray], limit: float) -> None:
 def check_finite(store: ParameterStore) -> None:
     """An error that names the first gradient, in the order of backward, that holds a NaN or an infinity."""
     for s in store.segments:
-        gradient = s.parameter.grad
         if s.parameter.trainable and not kernels.all_finite(store.grads[s.start : s.stop]):
+            gradient = to_host(s.parameter.grad)
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(gradient))[0])
             raise FloatingPointError(
                 f"the gradient of '{s.parameter.name}' is {gradient[index]} at index {index}: "

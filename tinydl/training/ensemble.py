@@ -71,6 +71,7 @@ class Ensemble(BaseModel):
     """
 
     uses_mask = True
+    runs_on_cuda = False  # its members can be trained and asked there one by one
 
     def __init__(
         self,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tinydl import devices
+from tinydl.devices import DeviceError
 from tinydl.distributed.strategy import SingleProcess
 from tinydl.losses import CategoricalCrossentropy
 from tinydl.training import evaluation
@@ -31,6 +33,7 @@ from tinydl.training.history import History
 from tinydl.training.loop import TrainingLoop
 from tinydl.training.memory import keep_freed_memory
 from tinydl.training.objectives import SeveralLosses
+from tinydl.training.placement import placed, refuse_layers_for_the_host
 
 if TYPE_CHECKING:
     from tinydl.training.checkpoints import SavedTraining
@@ -58,14 +61,16 @@ class FitRequest:
     resume: bool
     strategy: SingleProcess | None = None
     accumulate_steps: int = 1
+    device: str | None = None
 
 
 def fit(model: BaseModel, request: FitRequest) -> History:
     require_compiled(model)
     keep_freed_memory()
     check_epochs(request)
+    strategy = choose_strategy(request)
+    check_device(model, request.device)
     callbacks, checkpoint = take_checkpoint(request)
-    strategy = request.strategy or SingleProcess()
     saved = strategy.in_turn(lambda: checkpoint.prepare(request.resume)) if checkpoint else None
     seed, order_epoch = choose_order(model, request, saved)
     seed = strategy.agree(seed)
@@ -95,20 +100,49 @@ def fit(model: BaseModel, request: FitRequest) -> History:
         strategy=strategy,
         accumulate_steps=request.accumulate_steps,
     )
-    return loop.run(saved)
+    with placed(model, request.device, training=True):
+        return loop.run(saved)
+
+
+def check_device(model: BaseModel, device: str | None) -> None:
+    """What is known before the data: is there such a device, and can it compute the model?"""
+    devices.require(device)
+    if device == "cuda":
+        refuse_layers_for_the_host(model)
+
+
+def choose_strategy(request: FitRequest) -> SingleProcess:
+    """The one given. On a GPU it must be this process alone, for which a strategy of many has no use."""
+    strategy = request.strategy or SingleProcess()
+    if request.device != "cuda" or type(strategy) is SingleProcess:
+        return strategy
+    if strategy.world.size > 1:
+        raise DeviceError(
+            f"device='cuda' trains in one process, and {strategy.world.size} were started: several train together on "
+            "the CPU only"
+        )
+    return SingleProcess()
 
 
 def evaluate(
-    model: BaseModel, x: Any, y: Any, batch_size: int, sample_weight: Any, verbose: int
+    model: BaseModel,
+    x: Any,
+    y: Any,
+    batch_size: int,
+    sample_weight: Any,
+    verbose: int,
+    device: str | None = None,
 ) -> dict[str, Any]:
     require_compiled(model)
+    check_device(model, device)
     began = time.perf_counter()
     source = make_source(
         x, y, sample_weight, batch_size=fitting_batch(x, batch_size), dtype=model.parameter_dtype
     )
     build_for(model, source)
     check_source(model, source)
-    measured = evaluation.evaluate(model, source)
+    with placed(model, device):
+        measured = evaluation.evaluate(model, source)
     assert measured is not None
     if verbose:
         values = [f"{name} {v:.4f}" for name, v in measured.items() if isinstance(v, float)]
@@ -116,7 +150,10 @@ def evaluate(
     return measured
 
 
-def predict(model: BaseModel, x: Any, batch_size: int, verbose: int) -> Any:
+def predict(
+    model: BaseModel, x: Any, batch_size: int, verbose: int, device: str | None = None
+) -> Any:
+    check_device(model, device)
     began = time.perf_counter()
     if is_loader(x) and getattr(x, "shuffle", False):
         raise ValueError(
@@ -128,7 +165,8 @@ def predict(model: BaseModel, x: Any, batch_size: int, verbose: int) -> Any:
     source = make_source(x, batch_size=fitting_batch(x, batch_size), dtype=model.parameter_dtype)
     build_for(model, source)
     check_source(model, source, targets=False)
-    predicted = evaluation.predict(model, source)
+    with placed(model, device):
+        predicted = evaluation.predict(model, source)
     if verbose:
         print(f"{count_samples(predicted):,} samples  {duration(time.perf_counter() - began)}")
     return predicted

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tinydl import devices
 from tinydl.distributed.strategy import COUNT, SAMPLES, STOP, TOTAL, Share, SingleProcess, Sums
-from tinydl.training.batches import Source, count_samples
+from tinydl.training.batches import Batch, Source, count_samples
 from tinydl.training.callbacks.base import Callback, CallbackList
 from tinydl.training.callbacks.checkpoint import Checkpoint
 from tinydl.training.class_weights import ClassWeights
@@ -19,7 +21,14 @@ from tinydl.training.diagnosis import NonFiniteLossError, find_origin
 from tinydl.training.evaluation import evaluate
 from tinydl.training.history import History
 from tinydl.training.interrupt import InterruptGuard
-from tinydl.training.steps import as_inputs, backward, compute_loss, forward, regularization
+from tinydl.training.steps import (
+    as_inputs,
+    backward,
+    compute_loss,
+    forward,
+    measure_later,
+    regularization,
+)
 from tinydl.training.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -143,7 +152,7 @@ class TrainingLoop:
         if self.step == 0:
             self.tracker.reset()
         self.clock.restart()
-        with closing(self.source.batches(self.epoch, self.step)) as batches:
+        with closing(self.batches()) as batches:
             for x, y, sample_weight in self.clock.waiting_for_data(batches):
                 self.run_step(x, y, sample_weight)
                 if self.stopped:
@@ -166,6 +175,11 @@ class TrainingLoop:
             logs.update(measured)
         logs["learning_rate"] = self.learning_rate
         self.end_epoch(logs)
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """The rest of the epoch's; for a device, the next one copied there while one is computed on."""
+        with closing(self.source.batches(self.epoch, self.step)) as batches:
+            yield from devices.ahead(batches) if self.model.on_device else batches
 
     def synchronize(self) -> None:
         """Every process gets the same model, and the same measurements so far."""
@@ -213,7 +227,7 @@ class TrainingLoop:
                 self.accumulate_steps,
             )
             # All gradients are final here: those of the mean over the batch, of all processes together.
-            sums[TOTAL] += penalty * sums[COUNT]
+            sums[TOTAL] += float(devices.now(penalty)) * sums[COUNT]
             loss = float(sums[TOTAL] / max(sums[COUNT], 1))
             self.learning_rate = self.strategy.update(loss)
         except FloatingPointError:  # loss or gradient is not finite: no parameter was changed
@@ -234,8 +248,15 @@ class TrainingLoop:
         x, y, sample_weight = batch
         samples = count_samples(x)
         predictions, mask = forward(model, x, training=True)
-        loss = compute_loss(model, predictions, y, sample_weight, mask)
-        measured = self.tracker.measure(loss, model.loss.count, predictions, y, mask)
+        if model.on_device:
+            read = measure_later(model, self.tracker, predictions, y, sample_weight, mask)
+            if self.accumulate_steps == 1:
+                return self.compute_backward_first(x, share, read)
+            measured = read()
+            loss = measured[0] / max(measured[1], 1)
+        else:
+            loss = compute_loss(model, predictions, y, sample_weight, mask)
+            measured = self.tracker.measure(loss, model.loss.count, predictions, y, mask)
         sums = np.concatenate([[samples, self.interrupt.requested], measured])
         share(sums)
         finite = math.isfinite(sums[TOTAL])
@@ -243,6 +264,21 @@ class TrainingLoop:
             self.refuse(loss, float(sums[TOTAL]), x)
         if finite:
             backward(model, float(sums[COUNT]))
+        return sums
+
+    def compute_backward_first(self, x: Any, share: Share, read: Callable[[], Sums]) -> Sums:
+        """The second half of ``compute_gradients`` on a device: its orders go on while the loss is waited for.
+
+        Gradients of a loss that turns out not to be finite are wrong, too, and nobody uses them.
+        """
+        model = self.model
+        known = np.array([count_samples(x), self.interrupt.requested, 0.0, model.loss.count])
+        share(known)
+        backward(model, float(known[COUNT]))
+        sums = np.concatenate([known[:TOTAL], read()])
+        loss = float(sums[TOTAL])
+        if not math.isfinite(loss) and not model.optimizer.guards:
+            self.refuse(loss, loss, x)
         return sums
 
     def refuse(self, own: float, loss: float, x: Any) -> None:

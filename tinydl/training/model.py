@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tinydl import optimizers
+from tinydl import devices, optimizers
 from tinydl.distributed.strategy import SingleProcess
 from tinydl.layers import register
 from tinydl.layers.base import Layer, Shape
@@ -41,6 +41,9 @@ class BaseModel(Layer):
         stop_training: a callback sets it to end training.
         epochs_trained: epochs of all calls of ``fit``.
         output_mask: after ``forward``, which time steps of the output count; None where all do.
+        on_device: True while its arrays live on a GPU: within ``fit``, ``evaluate`` and ``predict`` with
+            ``device="cuda"``. Callbacks then find CuPy arrays in parameters; ``get_weights``, ``save`` and checkpoints
+            give the host's as ever.
     """
 
     seed: int | None
@@ -55,6 +58,7 @@ class BaseModel(Layer):
     stop_training = False
     epochs_trained = 0
     output_mask: Any = None
+    on_device = False
 
     # ---- build --------------------------------------------------------------------------------------------
 
@@ -90,7 +94,7 @@ class BaseModel(Layer):
         """Copies of all parameters, then of all states, in forward order."""
         self._require_built()
         arrays = [p.value for p in self.parameters()] + [a for _, a in self.named_states()]
-        return [a.copy() for a in arrays]
+        return [devices.host_copy(a) for a in arrays]
 
     def set_weights(self, weights: list[NDArray]) -> None:
         """Write arrays as ``get_weights`` gives them; nothing is written unless all of them fit."""
@@ -104,7 +108,7 @@ class BaseModel(Layer):
             if np.shape(array) != target.shape:
                 raise ValueError(f"'{name}' has shape {target.shape}, got {np.shape(array)}")
         for (_, target), array in zip(targets, weights, strict=True):
-            target[...] = array
+            devices.assign(target, array)
 
     def snapshot(self) -> tuple[list[NDArray], list[dict]]:
         """What a forward pass in training changes: copies of the states, and where the generators stand."""
@@ -168,6 +172,7 @@ class BaseModel(Layer):
         resume: bool = False,
         strategy: SingleProcess | None = None,
         accumulate_steps: int = 1,
+        device: str | None = None,
     ) -> History:
         """Train for ``epochs`` passes over the data.
 
@@ -198,6 +203,8 @@ class BaseModel(Layer):
             accumulate_steps: compute each batch in so many passes, one part of it after another, and add up their
                 gradients before the update. The result is the same as in one pass (but for BatchNorm, which sees
                 each part alone); layers keep that much less between forward and backward.
+            device: "cuda" computes on an NVIDIA GPU (needs the extra ``tinydl[cuda]``): the model's arrays are there
+                for as long as this takes, and back on the host afterwards. "cpu", as by default, here.
 
         Returns:
             The ``History``. Ctrl-C ends training after the step at hand: a checkpoint is written if there is a
@@ -206,6 +213,8 @@ class BaseModel(Layer):
         Raises:
             ValueError, TypeError: data that do not fit the model or cannot be trained on; before the first step
                 where arrays are given.
+            DeviceError: ``device="cuda"`` where there is no GPU, no driver or not all that is needed, or with a layer
+                that can be computed on the CPU only; before anything is done.
             NonFiniteLossError: the loss became NaN or infinite; names the layer in which that began.
         """
         request = fitting.FitRequest(
@@ -226,6 +235,7 @@ class BaseModel(Layer):
             resume=resume,
             strategy=strategy,
             accumulate_steps=accumulate_steps,
+            device=device,
         )
         return fitting.fit(self, request)
 
@@ -237,21 +247,25 @@ class BaseModel(Layer):
         batch_size: int = 32,
         sample_weight: Any = None,
         verbose: int = 0,
+        device: str | None = None,
     ) -> dict[str, Any]:
         """{"loss": …, and each metric by name} over the data, given as to ``fit``. Nothing is changed.
 
-        ``verbose=1`` prints them as well.
+        ``verbose=1`` prints them as well; ``device="cuda"`` computes on a GPU.
         """
-        return fitting.evaluate(self, x, y, batch_size, sample_weight, verbose)
+        return fitting.evaluate(self, x, y, batch_size, sample_weight, verbose, device)
 
-    def predict(self, x: Any, *, batch_size: int = 32, verbose: int = 0) -> Any:
+    def predict(
+        self, x: Any, *, batch_size: int = 32, verbose: int = 0, device: str | None = None
+    ) -> Any:
         """The outputs for all samples, (N, …), computed batch by batch; a list of arrays for several outputs.
 
         ``x`` is given as to ``fit``; targets in batches are left aside. Classification models that end in logits
         predict logits: ``argmax(axis=-1)`` is the class, ``tl.layers.Softmax`` makes probabilities. ``verbose=1``
-        prints how many samples there were and how long they took.
+        prints how many samples there were and how long they took; ``device="cuda"`` computes on a GPU, and outputs are
+        NumPy arrays as ever.
         """
-        return fitting.predict(self, x, batch_size, verbose)
+        return fitting.predict(self, x, batch_size, verbose, device)
 
     # ---- show and keep ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -31,15 +32,27 @@ class SeveralLosses:
         sample_weight: Any = None,
         mask: Any = None,
     ) -> float:
+        self.start(predictions, targets, sample_weight, mask)
+        return self.mean_later()()
+
+    def start(
+        self, predictions: Any, targets: Any, sample_weight: Any = None, mask: Any = None
+    ) -> None:
+        """See ``Loss.start``."""
         for name, given in (("outputs", predictions), ("targets", targets)):
             if not isinstance(given, list | tuple) or len(given) != len(self.losses):
                 number = len(given) if isinstance(given, list | tuple) else 1
                 raise ValueError(f"there are {len(self.losses)} losses, but {number} {name}")
         masks = mask if isinstance(mask, list | tuple) else [mask] * len(self.losses)
         terms = zip(self.losses, predictions, targets, masks, strict=True)
-        values = [loss.forward(p, y, sample_weight, m) for loss, p, y, m in terms]
+        for loss, p, y, m in terms:
+            loss.start(p, y, sample_weight, m)
         self.count = self.losses[0].count
-        return sum(c * value for c, value in zip(self.weights, values, strict=True))
+
+    def mean_later(self) -> Callable[[], float]:
+        """See ``Loss.mean_later``."""
+        means = [loss.mean_later() for loss in self.losses]
+        return lambda: sum(c * mean() for c, mean in zip(self.weights, means, strict=True))
 
     def backward(self, count: float | None = None) -> list[NDArray]:
         """c_k dL_k/dp_k for each output; ``count`` replaces the batch's own, in proportion for each loss."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from tinydl.configs import as_config
+from tinydl.devices import assign, to_host
 from tinydl.layers import layer_config, layer_from_config
 from tinydl.layers.base import Shape
 from tinydl.training.files import Arrays, SavedFileError, read_arrays, write_arrays
@@ -45,7 +46,7 @@ def model_content(model: BaseModel) -> tuple[Arrays, dict[str, Any]]:
         "frozen": frozen,
         "compile": compile_settings(model),
     }
-    return named_arrays(model), metadata
+    return {name: to_host(array) for name, array in named_arrays(model).items()}, metadata
 
 
 def named_arrays(model: BaseModel) -> Arrays:
@@ -151,7 +152,7 @@ def fill(model: BaseModel, arrays: Arrays, path: Path) -> None:
     for name, target in targets.items():
         check_fits(path, name, target, own[name])
     for name, target in targets.items():
-        target[...] = own[name]
+        assign(target, own[name])
 
 
 def check_fits(path: Path, name: str, target: NDArray, array: NDArray) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from tinydl.devices import to_host
 from tinydl.training.callbacks.base import Callback, Logs
 
 
@@ -62,7 +63,7 @@ class TensorBoard(Callback):
         self._write(logs or {}, "epoch_")
         if self.histogram_freq and (epoch + 1) % self.histogram_freq == 0:
             for name, parameter in self.model.named_parameters():
-                self.writer.add_histogram(name, parameter.value, self.step)
+                self.writer.add_histogram(name, to_host(parameter.value), self.step)
         self.writer.flush()
 
     def _write(self, logs: Logs, prefix: str) -> None:
