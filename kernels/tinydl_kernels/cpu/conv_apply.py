@@ -21,7 +21,7 @@ from . import conv_blocks as f
 from ._jit import NativeKernel, jit, native
 from .conv_blocks import block_at, fill_position_tables, look_ahead, place_of, positions_of
 from .conv_gather import gather
-from .conv_tile import GROUP, STORE, sweep_dense, sweep_depthwise
+from .conv_tile import GROUP, STORE, sweep_dense
 from .matmul_tile import VECTORS
 from .simd import advance, lanes, pointer
 
@@ -68,45 +68,27 @@ def _multiply(fields, a, c, size, workspace):
 
 
 @jit(cache=False)
-def _multiply_depthwise(fields, a, c, size, workspace):
-    """All channels of the block: c[p, k] = f(sum over q of a[p, q, k] b[q, k] + bias[k])."""
-    positions = positions_of(size)
-    slope = np.int64(fields[f.SLOPE]).view(np.float64)
-    for k in range(0, fields[f.COLUMNS], lanes(workspace)):
-        n = min(lanes(workspace), fields[f.COLUMNS] - k)
-        b = advance(pointer(workspace, fields[f.B]), k)
-        sweep_depthwise(
-            fields[f.TAPS], advance(a, k), fields, fields[f.POSITION_TABLE], fields[f.TAP_TABLE],
-            b, fields[f.PITCH], advance(c, k), fields[f.PLACES], f.AHEAD, positions, n,
-            STORE, _part_of_bias(fields, k, workspace), slope,
-        )  # fmt: skip
-
-
-@jit(cache=False)
 def _part_of_bias(fields, k, workspace):
     address = fields[f.BIAS]
     return advance(pointer(workspace, address), k if address != 0 else 0)
 
 
-def _make_kernel(multiply: Callable) -> dict[np.dtype, NativeKernel]:
-    def correlate(fields, workspace):
-        """The blocks FIRST ... LAST - 1; for the fields see `conv_blocks`."""
-        last_size = (0, 0, 0)
-        for block in range(fields[f.FIRST], fields[f.LAST]):
-            start, size = block_at(fields, block, 0, fields[f.IMAGES])
-            if size != last_size:
-                fill_position_tables(fields, size)
-                last_size = size
-            a = window_of(fields, start, size, workspace)
-            c = advance(pointer(workspace, fields[f.C]), place_of(fields, start))
-            look_ahead(
-                fields, block + 1, fields[f.LAST], (0, fields[f.IMAGES]), positions_of(size),
-                fields[f.C], workspace,
-            )  # fmt: skip
-            multiply(fields, a, c, size, workspace)
-        return 0
-
-    return compile_for_both(correlate)
+def correlate(fields, workspace):
+    """The blocks FIRST ... LAST - 1; for the fields see `conv_blocks`."""
+    last_size = (0, 0, 0)
+    for block in range(fields[f.FIRST], fields[f.LAST]):
+        start, size = block_at(fields, block, 0, fields[f.IMAGES])
+        if size != last_size:
+            fill_position_tables(fields, size)
+            last_size = size
+        a = window_of(fields, start, size, workspace)
+        c = advance(pointer(workspace, fields[f.C]), place_of(fields, start))
+        look_ahead(
+            fields, block + 1, fields[f.LAST], (0, fields[f.IMAGES]), positions_of(size),
+            fields[f.C], workspace,
+        )  # fmt: skip
+        _multiply(fields, a, c, size, workspace)
+    return 0
 
 
 def compile_for_both(kernel: Callable) -> dict[np.dtype, NativeKernel]:
@@ -118,5 +100,4 @@ def compile_for_both(kernel: Callable) -> dict[np.dtype, NativeKernel]:
     }
 
 
-DENSE = _make_kernel(_multiply)
-DEPTHWISE = _make_kernel(_multiply_depthwise)
+DENSE = compile_for_both(correlate)

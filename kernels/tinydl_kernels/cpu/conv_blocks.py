@@ -7,7 +7,6 @@ the addresses. So the kernels are compiled once for an element type, whatever th
 
 from __future__ import annotations
 
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from ..windows import Pair
 from ._jit import jit
 from .conv_ahead import AHEAD_FIELDS, LINES, STREAM, set_stream
-from .conv_tile import DEPTHWISE_HEIGHTS, NARROW_HEIGHTS, TALLEST, WIDE_HEIGHTS
+from .conv_tile import NARROW_HEIGHTS, TALLEST, WIDE_HEIGHTS
 from .matmul_tile import VECTORS
 from .simd import itemsize as bytes_of
 from .target import vector_bytes
@@ -24,10 +23,6 @@ from .target import vector_bytes
 # second-level cache. Windows so large that a single position needs more are rare.
 WINDOW_BYTES = 192 * 1024
 POSITIONS = 1024  # positions of a block
-
-# Arrays that together are smaller than this are likely to lie in the third-level cache. From there they
-# come so soon that a depthwise convolution, which computes little, does not gain by asking ahead.
-NEAR_BYTES = 16 << 20
 
 # The fields. X is the array that is read through the tables, B the one that is read row by row
 # (packed weights, or the gradient of the output), C the result. Addresses are in bytes, all else in
@@ -88,7 +83,7 @@ def _parts(total: int, largest: int) -> int:
     return -(-total // max(1, count))
 
 
-def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwise: bool) -> Layout:
+def layout(r: Correlation, places: tuple[int, int, int], itemsize: int) -> Layout:
     """Fields for the correlation. `places` are the steps, in elements, from image to image, row to
     row and column to column of the array that belongs to the positions."""
     lanes = vector_bytes() // itemsize
@@ -97,19 +92,11 @@ def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwis
     span_w = max(r.columns, default=0) - left + 1
     reach_h = (r.size[0] - 1) * r.strides[0] + span_h
     reach_w = (r.size[1] - 1) * r.strides[1] + span_w
-    gathers = (
-        top < 0
-        or left < 0
-        or top + reach_h > r.x_size[0]
-        or left + reach_w > r.x_size[1]
-        or (depthwise and r.channels % lanes != 0)
-    )
-    # Depthwise tiles read whole vectors of channels.
-    pitch = -(-r.channels // lanes) * lanes if depthwise else r.channels
+    gathers = top < 0 or left < 0 or top + reach_h > r.x_size[0] or left + reach_w > r.x_size[1]
 
     def window_size(images: int, height: int, width: int) -> int:
         rows = (height - 1) * r.strides[0] + span_h
-        return images * rows * ((width - 1) * r.strides[1] + span_w) * pitch
+        return images * rows * ((width - 1) * r.strides[1] + span_w) * r.channels
 
     limit = WINDOW_BYTES // itemsize
     images, (height, width) = 1, r.size
@@ -126,11 +113,11 @@ def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwis
         images = _parts(r.images, max(1, several))
 
     window_width = (width - 1) * r.strides[1] + span_w if gathers else r.x_size[1]
-    pixel = pitch if gathers else r.pixel
+    pixel = r.channels if gathers else r.pixel
     taps = [
         ((row - top) * window_width + column - left) * pixel + c
         for row, column in zip(r.rows, r.columns, strict=True)
-        for c in range(1 if depthwise else r.channels)
+        for c in range(r.channels)
     ]
     positions = images * height * width
     tap_table = FIELDS
@@ -145,12 +132,9 @@ def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwis
     fields[TOP], fields[LEFT], fields[SPAN_H], fields[SPAN_W] = top, left, span_h, span_w
     fields[PLACE_IMAGE], fields[PLACE_ROW], fields[PLACE_COLUMN] = places
     fields[BLOCK_IMAGES], fields[BLOCK_HEIGHT], fields[BLOCK_WIDTH] = images, height, width
-    fields[GATHERS], fields[PITCH] = gathers, pitch
+    fields[GATHERS], fields[PITCH] = gathers, r.channels
     fields[TAPS], fields[COLUMNS] = len(taps), r.filters
-    is_near = r.images * (prod(r.x_size) * r.pixel + places[0]) * itemsize < NEAR_BYTES
-    fields[TILE_ROWS], fields[TILE_COLUMNS] = _tile(r.filters, lanes, depthwise)
-    if depthwise and is_near:
-        fields[TILE_ROWS] = 0
+    fields[TILE_ROWS], fields[TILE_COLUMNS] = _tile(r.filters, lanes)
     fields[TAP_TABLE], fields[TAP_PLACES] = tap_table, tap_places
     fields[POSITION_TABLE], fields[PLACES] = position_table, position_places
     fields[tap_table : tap_table + len(taps)] = taps
@@ -160,10 +144,8 @@ def layout(r: Correlation, places: tuple[int, int, int], itemsize: int, depthwis
     return Layout(fields, blocks, int(fields[WINDOW]), positions)
 
 
-def _tile(columns: int, lanes: int, depthwise: bool) -> Pair:
+def _tile(columns: int, lanes: int) -> Pair:
     """Rows and columns of the tiles that `conv_tile` uses for so many columns."""
-    if depthwise:
-        return DEPTHWISE_HEIGHTS[0], lanes
     return (NARROW_HEIGHTS[0], lanes) if columns <= lanes else (WIDE_HEIGHTS[0], VECTORS * lanes)
 
 

@@ -1,4 +1,4 @@
-"""The three passes of a dense or depthwise convolution, as calls of the two kernels.
+"""The three passes of a dense convolution, as calls of the two kernels.
 
 Arrays come checked, contiguous and not empty; see `convolution`. What a geometry asks for is worked
 out once and remembered: the kernels' fields except for the addresses. A small layer takes no longer
@@ -41,15 +41,11 @@ class Call(NamedTuple):
     workspace: int  # bytes
     work: int  # multiply-adds
     column: int  # the first column of the result, and so the first bias
-    # Dense: the weight of tap t, channel c, column k is w[taps[t] + c * inner[1] + k * columns[1]],
-    # for c < inner[0] and k < columns[0]. Depthwise: the taps in their order.
+    # The weight of tap t, channel c, column k is w[taps[t] + c * inner[1] + k * columns[1]], for
+    # c < inner[0] and k < columns[0].
     taps: np.ndarray
     inner: tuple[int, int]
     columns: tuple[int, int]
-
-
-def is_depthwise(g: ConvGeometry) -> bool:
-    return g.groups == g.channels == g.filters and g.groups > 1
 
 
 def forward(
@@ -61,7 +57,7 @@ def forward(
     y: np.ndarray,
 ) -> None:
     """y = f(conv2d(x, w) + bias), with f(z) = z for z >= 0 and slope * z below."""
-    _apply(g, _forward_calls(g, x.itemsize), x, w, bias, slope, y)
+    _apply(_forward_calls(g, x.itemsize), x, w, bias, slope, y)
 
 
 def grad_input(
@@ -75,13 +71,12 @@ def grad_input(
     """dx = f(gradient of conv2d's input + bias); bias and f serve the transposed convolution."""
     calls = _grad_input_calls(g, grad.itemsize, bias is None and slope == 1)
     if calls:
-        _apply(g, calls, grad, w, bias, slope, dx)
+        _apply(calls, grad, w, bias, slope, dx)
     else:
         conv_scatter.grad_input(g, grad, w, dx)
 
 
 def _apply(
-    g: ConvGeometry,
     calls: tuple[Call, ...],
     x: np.ndarray,
     w: np.ndarray,
@@ -89,29 +84,16 @@ def _apply(
     slope: float,
     y: np.ndarray,
 ) -> None:
-    depthwise = is_depthwise(g)
-    kernel = (conv_apply.DEPTHWISE if depthwise else conv_apply.DENSE)[x.dtype]
     addresses = x.ctypes.data, y.ctypes.data, 0 if bias is None else bias.ctypes.data
     for call in calls:
-        if depthwise:
-            weights = _whole_vectors(w.reshape(-1, g.channels)[call.taps])
-        else:
-            weights = pack_weights(w, call.taps, call.inner, call.columns)
+        weights = pack_weights(w, call.taps, call.inner, call.columns)
         fields = call.fields.copy()
         fields[f.X], fields[f.C], fields[f.BIAS] = addresses
         fields[f.B], fields[f.SLOPE] = weights.ctypes.data, np.float64(slope).view(np.int64)
         if bias is not None:
             fields[f.BIAS] += call.column * x.itemsize
         shares = equal_shares(call.blocks, threads_for(call.work))
-        run(kernel, fields, shares, f.FIRST, call.workspace)
-
-
-def _whole_vectors(w: np.ndarray) -> np.ndarray:
-    """Zeros behind each row up to a whole number of vectors."""
-    lanes = vector_lanes(w.dtype)
-    padded = np.zeros((w.shape[0], -(-w.shape[1] // lanes) * lanes), w.dtype)
-    padded[:, : w.shape[1]] = w
-    return padded
+        run(conv_apply.DENSE[x.dtype], fields, shares, f.FIRST, call.workspace)
 
 
 @functools.lru_cache(maxsize=512)
@@ -119,8 +101,6 @@ def _forward_calls(g: ConvGeometry, itemsize: int) -> tuple[Call, ...]:
     correlation = conv_plan.forward(g)
     places = (g.out_height * g.out_width * g.filters, g.out_width * g.filters, g.filters)
     taps = np.arange(g.kernel[0] * g.kernel[1])
-    if is_depthwise(g):
-        return (_depthwise_call(g, correlation, places, 0, taps, itemsize),)
     inner, filters = g.channels // g.groups, g.filters // g.groups
     calls = []
     for group in range(g.groups):
@@ -142,9 +122,6 @@ def _grad_input_calls(g: ConvGeometry, itemsize: int, may_scatter: bool) -> tupl
     calls = []
     for phase in conv_plan.grad_input(g):
         start = phase.start[0] * row + phase.start[1] * column
-        if is_depthwise(g):
-            calls.append(_depthwise_call(g, phase.correlation, places, start, phase.taps, itemsize))
-            continue
         for group in range(g.groups):
             taps = phase.taps * (channels * g.filters) + group * inner
             calls += _dense_calls(
@@ -167,7 +144,7 @@ def _dense_calls(
 ) -> list[Call]:
     """One group, whose x begins at `channel` and whose results go to the columns from `column` on of
     positions that begin at `start`; as many columns at a time as packed weights have room for."""
-    plan = layout(correlation, places, itemsize, False)
+    plan = layout(correlation, places, itemsize)
     at_a_time = columns_at_a_time(len(taps) * inner[0], itemsize)
     positions = correlation.images * correlation.size[0] * correlation.size[1]
     calls = []
@@ -181,23 +158,6 @@ def _dense_calls(
         sizes = (plan.blocks, plan.window * itemsize, work, column + first)
         calls.append(Call(fields, *sizes, *weights))
     return calls
-
-
-def _depthwise_call(
-    g: ConvGeometry,
-    correlation: Correlation,
-    places: tuple[int, int, int],
-    start: int,
-    taps: np.ndarray,
-    itemsize: int,
-) -> Call:
-    """All channels of the positions that begin at `start`."""
-    correlation = correlation._replace(channels=g.channels, filters=g.channels)
-    plan = layout(correlation, places, itemsize, True)
-    plan.fields[f.PLACE] = start
-    work = g.batch * correlation.size[0] * correlation.size[1] * len(taps) * g.channels
-    nothing = (0, 0)
-    return Call(plan.fields, plan.blocks, plan.window * itemsize, work, 0, taps, nothing, nothing)
 
 
 class WeightPlan(NamedTuple):
@@ -215,11 +175,9 @@ class WeightPlan(NamedTuple):
 
 @functools.lru_cache(maxsize=512)
 def _weight_plan(g: ConvGeometry, itemsize: int) -> WeightPlan:
-    correlation, groups, depthwise = conv_plan.forward(g), g.groups, is_depthwise(g)
-    if depthwise:
-        correlation, groups = correlation._replace(channels=g.channels, filters=g.channels), 1
+    correlation, groups = conv_plan.forward(g), g.groups
     places = (g.out_height * g.out_width * g.filters, g.out_width * g.filters, g.filters)
-    plan = layout(correlation, places, itemsize, depthwise)
+    plan = layout(correlation, places, itemsize)
     fields, filters = plan.fields, correlation.filters
     taps = int(fields[f.TAPS])
     images = _images_of_chunk(g.batch, int(fields[f.BLOCK_IMAGES]), taps, filters, itemsize)
@@ -254,7 +212,6 @@ def grad_weight(
 ) -> None:
     """dw (+)= gradient of conv2d's weights; bias_grad += gradient of its bias."""
     plan, dtype = _weight_plan(g, x.itemsize), x.dtype
-    kernel = (conv_weight.DEPTHWISE if is_depthwise(g) else conv_weight.DENSE)[dtype]
     fields, threads = plan.fields.copy(), threads_for(plan.work)
     fields[f.X], fields[f.B] = x.ctypes.data, grad.ctypes.data
     if plan.chunks > 1:
@@ -270,7 +227,7 @@ def grad_weight(
         if bias_grad is not None:
             sums = np.zeros((plan.chunks, plan.filters), dtype)
             fields[f.SUMS] = sums.ctypes.data
-        run(kernel, fields, shares, share_at, plan.workspace)
+        run(conv_weight.DENSE[dtype], fields, shares, share_at, plan.workspace)
         # Added in the order of the batch, so that the number of threads makes no difference.
         if plan.chunks > 1:
             total = np.add.reduce(parts, axis=0)

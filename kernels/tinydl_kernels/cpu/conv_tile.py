@@ -15,12 +15,6 @@ The gradient with respect to the weights is the product with A transposed, so it
 with the two tables exchanged; the gradient with respect to the input is a convolution with other
 tables. Strides, dilation and channel groups are nothing but numbers in the tables.
 
-A depthwise convolution has no sum over channels: channels are the lanes of a vector all the way,
-
-    y[p, c] = sum over taps q of x[place p + offset q + c] w[q, c]
-
-so its tile loads a vector of x where the dense one broadcasts a number. Nothing else differs.
-
 Source of the idea: Dukhan, "The Indirect Convolution Algorithm" (arXiv:1907.02129), which keeps a
 table of pointers, one for each row and tap. Because our inputs are padded on the fly (`conv_gather`),
 sums of two offsets suffice.
@@ -46,14 +40,14 @@ STORE, ADD = 0, 1
 # The sums fill the register file up to the two or three registers that operands need.
 if vector_registers() == 32:
     WIDE_HEIGHTS = (12, 8, 4) if VECTORS == 2 else (8, 4, 2)
-    NARROW_HEIGHTS, DEPTHWISE_HEIGHTS = (28, 14, 6), (10, 5, 3)
+    NARROW_HEIGHTS = (28, 14, 6)
 else:
-    WIDE_HEIGHTS, NARROW_HEIGHTS, DEPTHWISE_HEIGHTS = (6, 4, 2), (12, 6, 3), (10, 5, 3)
+    WIDE_HEIGHTS, NARROW_HEIGHTS = (6, 4, 2), (12, 6, 3)
 TALLEST = NARROW_HEIGHTS[0]
 GROUP = 4  # see `group` in `make_tile`; divides the tallest height
 
 
-def make_tile(rows: int, vectors: int, *, group: int = 1, depthwise: bool = False) -> Any:
+def make_tile(rows: int, vectors: int, *, group: int = 1) -> Any:
     """An intrinsic for a tile of `rows` x `vectors`:
 
     tile(count, a, tables, row_at, step_at, b, b_step, c, place_at, m, n, mode, bias, slope)
@@ -64,7 +58,7 @@ def make_tile(rows: int, vectors: int, *, group: int = 1, depthwise: bool = Fals
     `tables` holds 64-bit offsets; those of all `rows` rows are read and must lead to readable
     memory, so rows from m on repeat an offset. b[q, j] lies at b + q * b_step + j, and whole vectors
     of it are read. With mode ADD the former c is added, and there is no bias and no f. f(z) is z for
-    z >= 0 and slope * z below; `bias` may be null. With `depthwise`, a[... + j] takes the place of a[...].
+    z >= 0 and slope * z below; `bias` may be null.
 
     A tile one vector wide has so many rows that the general registers cannot hold their addresses,
     and fetching them from memory again takes as long as the numbers. With `group` = g, rows must
@@ -108,10 +102,9 @@ def make_tile(rows: int, vectors: int, *, group: int = 1, depthwise: bool = Fals
             steps = [e.builder.add(step, shift) for shift in shifts] if group > 1 else [step]
             for i in range(rows):
                 source = e.at(starts[i // group], steps[i % group])
-                value = None if depthwise else e.splat(e.load_scalar(source))
+                value = e.splat(e.load_scalar(source))
                 for j in range(vectors):
-                    factor = value or e.load(e.at(source, j * e.lanes))
-                    following.append(e.fma(factor, b_vectors[j], sums[i * vectors + j]))
+                    following.append(e.fma(value, b_vectors[j], sums[i * vectors + j]))
             return [e.at(b, b_step), step_of(e.builder.add(q, I64(1))), *following]
 
         first = [b, step_of(0), *[e.zero] * (rows * vectors)]
@@ -197,7 +190,6 @@ def _finish(
 _WIDE = tuple(make_tile(rows, VECTORS) for rows in WIDE_HEIGHTS)
 _NARROW = tuple(make_tile(rows, 1) for rows in NARROW_HEIGHTS)
 _NARROW_GROUPED = make_tile(NARROW_HEIGHTS[0], 1, group=GROUP)
-_DEPTHWISE = tuple(make_tile(rows, 1, depthwise=True) for rows in DEPTHWISE_HEIGHTS)
 
 
 def _make_sweep(tiles: tuple, heights: tuple[int, int, int]) -> Callable:
@@ -223,7 +215,6 @@ def _make_sweep(tiles: tuple, heights: tuple[int, int, int]) -> Callable:
 
 _sweep_wide = _make_sweep(_WIDE, WIDE_HEIGHTS)
 _sweep_narrow = _make_sweep(_NARROW, NARROW_HEIGHTS)
-sweep_depthwise = _make_sweep(_DEPTHWISE, DEPTHWISE_HEIGHTS)
 
 
 @jit(cache=False)

@@ -13,12 +13,8 @@ on the number of threads, so the result is the same to the last bit for any numb
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
-
 from . import conv_blocks as f
-from ._jit import NativeKernel, jit
+from ._jit import jit
 from .conv_apply import compile_for_both, window_of
 from .conv_blocks import (
     block_at,
@@ -29,7 +25,7 @@ from .conv_blocks import (
     positions_of,
 )
 from .conv_gather import add_rows, copy_row
-from .conv_tile import ADD, GROUP, STORE, sweep_dense, sweep_depthwise
+from .conv_tile import ADD, GROUP, STORE, sweep_dense
 from .matmul_tile import VECTORS
 from .simd import advance, lanes, pointer
 
@@ -38,7 +34,7 @@ _FEW_ROWS = 64
 
 
 @jit(cache=False)
-def _dense(fields, a, k, n, positions, rows, b, b_step, c, mode):
+def _multiply(fields, a, n, positions, rows, b, b_step, c, mode):
     taps, places = fields[f.TAP_TABLE] + rows[0], fields[f.TAP_PLACES] + rows[0]
     steps, count, none = fields[f.POSITION_TABLE], rows[1] - rows[0], pointer(b, 0)
     grouped = fields[f.CHANNELS] % GROUP == 0  # channels are next to each other
@@ -46,17 +42,6 @@ def _dense(fields, a, k, n, positions, rows, b, b_step, c, mode):
         positions, a, fields, taps, steps, b, b_step, c, places, f.AHEAD, count, n, grouped,
         mode, none, 1.0,
     )  # fmt: skip
-
-
-@jit(cache=False)
-def _depthwise(fields, a, k, n, positions, rows, b, b_step, c, mode):
-    taps, places = fields[f.TAP_TABLE] + rows[0], fields[f.TAP_PLACES] + rows[0]
-    steps, count, none = fields[f.POSITION_TABLE], rows[1] - rows[0], pointer(b, 0)
-    for j in range(0, n, lanes(b)):
-        sweep_depthwise(
-            positions, advance(a, k + j), fields, taps, steps, advance(b, j), b_step,
-            advance(c, j), places, f.AHEAD, count, min(lanes(b), n - j), mode, none, 1.0,
-        )  # fmt: skip
 
 
 @jit(cache=False)
@@ -75,46 +60,42 @@ def _panel_of(fields, grad, k, n, positions, is_last, panel):
     return panel, width
 
 
-def _make_kernel(multiply: Callable) -> dict[np.dtype, NativeKernel]:
-    def weigh(fields, workspace):
-        """Rows ROW_FIRST ... ROW_LAST - 1 of chunks FIRST ... LAST - 1; see `conv_blocks`."""
-        rows = fields[f.ROW_FIRST], fields[f.ROW_LAST]
-        for q in range(fields[f.TAPS]):
-            fields[fields[f.TAP_PLACES] + q] = q * fields[f.ROW_STEP]
-        sums_wanted = fields[f.SUMS] != 0 and rows[0] == 0  # by one thread only
-        panel = advance(workspace, fields[f.WINDOW])
-        last_size = (0, 0, 0)
-        for chunk in range(fields[f.FIRST], fields[f.LAST]):
-            first_image = chunk * fields[f.CHUNK_IMAGES]
-            last_image = min(first_image + fields[f.CHUNK_IMAGES], fields[f.IMAGES])
-            blocks = blocks_of(fields, last_image - first_image)
-            c = advance(pointer(workspace, fields[f.C]), chunk * fields[f.CHUNK_SIZE])
-            mode = ADD if fields[f.ACCUMULATE] else STORE
-            for block in range(blocks):
-                start, size = block_at(fields, block, first_image, last_image)
-                if size != last_size:
-                    fill_position_tables(fields, size)
-                    last_size = size
-                a = window_of(fields, start, size, workspace)
-                look_ahead(
-                    fields, block + 1, blocks, (first_image, last_image), rows[1] - rows[0],
-                    fields[f.B], workspace,
-                )  # fmt: skip
-                grad = advance(pointer(workspace, fields[f.B]), place_of(fields, start))
-                positions = positions_of(size)
-                is_last = last_image == fields[f.IMAGES] and block == blocks - 1
-                for k in range(0, fields[f.COLUMNS], VECTORS * lanes(workspace)):
-                    n = min(VECTORS * lanes(workspace), fields[f.COLUMNS] - k)
-                    b, b_step = _panel_of(fields, grad, k, n, positions, is_last, panel)
-                    if sums_wanted:
-                        sums = advance(pointer(c, fields[f.SUMS]), chunk * fields[f.COLUMNS] + k)
-                        add_rows(positions, b, b_step, n, sums)
-                    multiply(fields, a, k, n, positions, rows, b, b_step, advance(c, k), mode)
-                mode = ADD
-        return 0
-
-    return compile_for_both(weigh)
+def weigh(fields, workspace):
+    """Rows ROW_FIRST ... ROW_LAST - 1 of chunks FIRST ... LAST - 1; see `conv_blocks`."""
+    rows = fields[f.ROW_FIRST], fields[f.ROW_LAST]
+    for q in range(fields[f.TAPS]):
+        fields[fields[f.TAP_PLACES] + q] = q * fields[f.ROW_STEP]
+    sums_wanted = fields[f.SUMS] != 0 and rows[0] == 0  # by one thread only
+    panel = advance(workspace, fields[f.WINDOW])
+    last_size = (0, 0, 0)
+    for chunk in range(fields[f.FIRST], fields[f.LAST]):
+        first_image = chunk * fields[f.CHUNK_IMAGES]
+        last_image = min(first_image + fields[f.CHUNK_IMAGES], fields[f.IMAGES])
+        blocks = blocks_of(fields, last_image - first_image)
+        c = advance(pointer(workspace, fields[f.C]), chunk * fields[f.CHUNK_SIZE])
+        mode = ADD if fields[f.ACCUMULATE] else STORE
+        for block in range(blocks):
+            start, size = block_at(fields, block, first_image, last_image)
+            if size != last_size:
+                fill_position_tables(fields, size)
+                last_size = size
+            a = window_of(fields, start, size, workspace)
+            look_ahead(
+                fields, block + 1, blocks, (first_image, last_image), rows[1] - rows[0],
+                fields[f.B], workspace,
+            )  # fmt: skip
+            grad = advance(pointer(workspace, fields[f.B]), place_of(fields, start))
+            positions = positions_of(size)
+            is_last = last_image == fields[f.IMAGES] and block == blocks - 1
+            for k in range(0, fields[f.COLUMNS], VECTORS * lanes(workspace)):
+                n = min(VECTORS * lanes(workspace), fields[f.COLUMNS] - k)
+                b, b_step = _panel_of(fields, grad, k, n, positions, is_last, panel)
+                if sums_wanted:
+                    sums = advance(pointer(c, fields[f.SUMS]), chunk * fields[f.COLUMNS] + k)
+                    add_rows(positions, b, b_step, n, sums)
+                _multiply(fields, a, n, positions, rows, b, b_step, advance(c, k), mode)
+            mode = ADD
+    return 0
 
 
-DENSE = _make_kernel(_dense)
-DEPTHWISE = _make_kernel(_depthwise)
+DENSE = compile_for_both(weigh)

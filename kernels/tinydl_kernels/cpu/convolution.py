@@ -6,13 +6,14 @@ kernels are left to `matmul`, kernels with as many groups as channels are depthw
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..reference.convolution import as_images, conv1d_padding, transposed_output_shape
 from ..windows import ConvGeometry, conv2d_output_shape, conv_geometry, resolve_padding
-from . import conv_passes
+from . import conv_depthwise, conv_passes
 from ._passes import check_floats, check_shape
 from .linear import matmul
 
@@ -62,7 +63,7 @@ def conv2d(
         rows, flat = _plain(x).reshape(-1, g.channels), y.reshape(-1, g.filters)
         matmul(rows, w[0, 0], flat, bias=bias, activation=activation)
     else:
-        conv_passes.forward(g, _plain(x), _plain(w), bias, _SLOPES.get(activation, 1.0), y)
+        _passes_of(g).forward(g, _plain(x), _plain(w), bias, _SLOPES.get(activation, 1.0), y)
         _apply(activation if activation in _PASSES else None, y)
     return _deliver(y, out)
 
@@ -105,7 +106,7 @@ def _grad_input(
         matmul(rows, w[0, 0].T, flat, bias=bias, activation=activation)
     else:
         slope = _SLOPES.get(activation, 1.0)
-        conv_passes.grad_input(g, _plain(grad), _plain(w), bias, slope, dx)
+        _passes_of(g).grad_input(g, _plain(grad), _plain(w), bias, slope, dx)
         _apply(activation if activation in _PASSES else None, dx)
 
 
@@ -145,7 +146,7 @@ def conv2d_grad_weight(
         rows, flat = _plain(x).reshape(-1, g.channels), _plain(grad).reshape(-1, g.filters)
         matmul(rows.T, flat, dw[0, 0], beta=float(accumulate), bias_grad=bias_grad)
     else:
-        conv_passes.grad_weight(g, _plain(x), _plain(grad), dw, accumulate, bias_grad)
+        _passes_of(g).grad_weight(g, _plain(x), _plain(grad), dw, accumulate, bias_grad)
     return _deliver(dw, out)
 
 
@@ -201,6 +202,10 @@ def conv1d(
         out=None if out is None else out[:, None],
     )
     return y[:, 0] if out is None else out
+
+
+def _passes_of(g: ConvGeometry) -> ModuleType:
+    return conv_depthwise if conv_depthwise.is_depthwise(g) else conv_passes
 
 
 def _is_matmul(g: ConvGeometry) -> bool:

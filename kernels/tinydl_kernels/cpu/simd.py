@@ -308,6 +308,12 @@ def pointer(e: Emitter, like: ir.Value, address: ir.Value) -> ir.Value:
     return e.builder.inttoptr(address, e.element.as_pointer())
 
 
+@intrinsic(returns="int")
+def address_of(e: Emitter, start: ir.Value) -> ir.Value:
+    """The address (an integer) of an array's or pointer's first element."""
+    return e.builder.ptrtoint(start, I64)
+
+
 @intrinsic(returns="pointer")
 def advance(e: Emitter, start: ir.Value, elements: ir.Value) -> ir.Value:
     """The address `elements` elements after `start` (an array or pointer); may be negative."""
