@@ -152,9 +152,12 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         CURRENT.orders.append(lambda: target.memory().__setitem__(..., value))
         return out
 
-    def set(self, array: np.ndarray, stream: Stream) -> None:
+    def set(self, array: np.ndarray, stream: Stream | None = None) -> None:
         COUNTS["to device"] += 1
         assert array.shape == self.shape and array.dtype == self.dtype
+        if stream is None:
+            self.host[...] = array
+            return
         source = Lent(array)
         stream.orders.append(lambda: self.host.__setitem__(..., source.memory()))
 

@@ -11,12 +11,12 @@ import pytest
 from tests.kernels.cuda.test_cuda import PYTHON, ROOT
 
 
-@pytest.mark.parametrize("how", ["training", "training_assembled"])
+@pytest.mark.parametrize("how", ["training", "training_assembled", "fit"])
 def test_kernels(how):
     if PYTHON is None:
         pytest.skip("numba-cuda is not installed: `make test` tries to, or set TINYDL_CUDA_PYTHON")
     script = Path(__file__).with_name(f"check_{how}.py")
-    simulated = str(int(how == "training"))
+    simulated = str(int(how != "training_assembled"))
     variables = {"NUMBA_NUM_THREADS": "1", "NUMBA_ENABLE_CUDASIM": simulated}
     command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
     result = subprocess.run(
