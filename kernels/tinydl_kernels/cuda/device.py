@@ -35,6 +35,8 @@ except ImportError as error:
     raise ImportError(MISSING.format(what)) from error
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+# Numba would warn of every launch of fewer than 128 blocks. Layers are as large as they are.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 # Vectors of 16 bytes must lie at multiples of 16; the simulator knows no alignment.
 VECTOR_BYTES = 16
 ALIGNED = None if SIMULATED else VECTOR_BYTES

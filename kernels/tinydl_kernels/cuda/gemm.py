@@ -67,8 +67,8 @@ def gemm(spec: Gemm) -> Any:
     a_pitch, b_pitch = height + math_of.padding, width + math_of.padding
     a_stage, b_stage = depth * a_pitch, depth * b_pitch
     a_size, b_size = stages * a_stage, stages * b_stage
-    begin_a, load_a, a_numbers = loader(spec.a, height, depth, a_pitch, threads, itemsize)
-    begin_b, load_b, b_numbers = loader(spec.b, width, depth, b_pitch, threads, itemsize)
+    begin_a, load_a, a_places, a_notes = loader(spec.a, height, depth, a_pitch, threads, itemsize)
+    begin_b, load_b, b_places, b_notes = loader(spec.b, width, depth, b_pitch, threads, itemsize)
     multiply, places = math_of.multiply, math_of.places
     a_parts, b_parts, part_type = math_of.a_parts, math_of.b_parts, math_of.part_type
     rows, columns = math_of.rows, math_of.columns
@@ -99,8 +99,8 @@ def gemm(spec: Gemm) -> Any:
         sums = cuda.local.array((rows, columns), dtype)
         a_part = cuda.local.array(a_parts, part_type)
         b_part = cuda.local.array(b_parts, part_type)
-        a_state = cuda.local.array(a_numbers, np.int64)
-        b_state = cuda.local.array(b_numbers, np.int64)
+        a_from, a_state = cuda.local.array(a_places, np.int64), cuda.local.array(a_notes, np.int32)
+        b_from, b_state = cuda.local.array(b_places, np.int64), cuda.local.array(b_notes, np.int32)
         thread = cuda.threadIdx.x & 1023  # tells the compiler that it is not negative
         m, n, k_per_part = sizes[0], sizes[1], sizes[3]
         first_row = ((cuda.blockIdx.y << group) + (cuda.blockIdx.x & ((1 << group) - 1))) * height
@@ -118,21 +118,21 @@ def gemm(spec: Gemm) -> Any:
         c_memory, bias_memory = pointer(c, alpha), pointer(bias, alpha)
 
         clear(sums)
-        begin_a(a_state, a_start, a_outer, a_inner, a_bounds, first_row, m, k_first, k_end, thread)
-        begin_b(
-            b_state, b_start, b_outer, b_inner, b_bounds, first_column, n, k_first, k_end, thread
-        )
+        begin_a(a_from, a_state, a_start, a_outer, a_inner, a_bounds,
+                first_row, m, k_first, k_end, thread)  # fmt: skip
+        begin_b(b_from, b_state, b_start, b_outer, b_inner, b_bounds,
+                first_column, n, k_first, k_end, thread)  # fmt: skip
         for stage in range(stages - 1):
-            load_a(a_shared, stage * a_stage, a_memory, a_state, a_outer, a_inner, a_bounds)
-            load_b(b_shared, stage * b_stage, b_memory, b_state, b_outer, b_inner, b_bounds)
+            load_a(a_shared, stage * a_stage, a_memory, a_from, a_state, a_outer, a_inner, a_bounds)
+            load_b(b_shared, stage * b_stage, b_memory, b_from, b_state, b_outer, b_inner, b_bounds)
             commit()
         stage, free = 0, stages - 1
         a_place, b_place, row, column = places(thread)
         for _ in range(k_first, k_end, depth):
             wait()  # for this thread's part of the oldest stage,
             cuda.syncthreads()  # for the others'; and all have left the stage that is loaded next
-            load_a(a_shared, free * a_stage, a_memory, a_state, a_outer, a_inner, a_bounds)
-            load_b(b_shared, free * b_stage, b_memory, b_state, b_outer, b_inner, b_bounds)
+            load_a(a_shared, free * a_stage, a_memory, a_from, a_state, a_outer, a_inner, a_bounds)
+            load_b(b_shared, free * b_stage, b_memory, b_from, b_state, b_outer, b_inner, b_bounds)
             commit()  # a group of no copies, at the end, keeps the count right
             multiply(a_shared, stage * a_stage + a_place, b_shared, stage * b_stage + b_place,
                      a_part, b_part, sums)  # fmt: skip

@@ -144,6 +144,65 @@ def _check_aligned(array: Any, index: int) -> None:
     assert aligned, f"element {index} does not lie at a multiple of 16 bytes"
 
 
+def _quotient(index: Any, factor: Any, shift: Any) -> np.int32:
+    assert 0 <= index < 2**31
+    return np.int32(2 * int(index) * int(factor) >> 32 >> int(shift))
+
+
+@twin(_quotient)
+def quotient(typingctx, index, factor, shift):
+    """The upper 32 bits of 2 * index * factor, shifted right: how GPUs divide by a number known beforehand (see
+    `operands.divisor`). In 32 bits these are three instructions, in 64 there would be ten."""
+
+    def write(context, builder, signature, arguments):
+        index, factor, shift = (_narrow(builder, x) for x in arguments)
+        arguments = [builder.shl(index, I32(1)), factor]
+        return builder.lshr(
+            _assembly(builder, "mul.hi.u32 $0, $1, $2;", I32, "=r,r,r", arguments), shift
+        )
+
+    return types.int32(index, factor, shift), write
+
+
+def _narrow(builder, x):
+    return x if x.type == I32 else builder.trunc(x, I32)
+
+
+def _multiply_add(x: Any, y: Any, z: Any) -> int:
+    assert max(abs(int(x)), abs(int(y))) < 2**31
+    return int(x) * int(y) + int(z)
+
+
+@twin(_multiply_add)
+def multiply_add(typingctx, x, y, z):
+    """x y + z for x and y that fit into 32 bits, z and the result in 64: one instruction."""
+
+    def write(context, builder, signature, arguments):
+        x, y, z = arguments
+        arguments = [_narrow(builder, x), _narrow(builder, y), z]
+        text = "mad.wide.s32 $0, $1, $2, $3;"
+        return _assembly(builder, text, ir.IntType(64), "=l,r,r,l", arguments)
+
+    return types.int64(x, y, types.int64), write
+
+
+def _keep(x: Any) -> Any:
+    return x
+
+
+@twin(_keep)
+def keep(typingctx, x):
+    """x, an integer, in a register of its own from here on. Where registers seem short the compiler would rather
+    compute a number anew at each use, even inside a loop."""
+
+    def write(context, builder, signature, arguments):
+        bits, letter = (64, "l") if x.bitwidth == 64 else (32, "r")
+        text, constraints = f"mov.b{bits} $0, $1;", f"={letter},{letter}"
+        return _assembly(builder, text, ir.IntType(bits), constraints, arguments, True)
+
+    return x(x), write
+
+
 # --- copies that run by themselves ----------------------------------------------------------------
 
 
@@ -239,7 +298,7 @@ def _open_group() -> list:
 
 def _to_tf32(x: Any) -> np.float32:
     bits = int(np.float32(x).view(np.uint32))
-    return np.uint32(bits if np.isnan(x) else bits + 0x1000).view(np.float32)
+    return np.uint32(bits + 0x1000 if np.isfinite(x) else bits).view(np.float32)
 
 
 @twin(_to_tf32)
@@ -251,8 +310,10 @@ def to_tf32(typingctx, x):
     """
 
     def write(context, builder, signature, arguments):
-        text = "{ .reg .pred number; setp.num.f32 number, $1, $1; mov.b32 $0, $1;"
-        text += " @number add.s32 $0, $0, 0x1000; }"  # a NaN might become a number
+        # Not of infinity, which would look like a NaN to who reads all bits, nor of a NaN, which might become
+        # a number.
+        text = "{ .reg .pred finite; .reg .f32 size; abs.f32 size, $1; setp.lt.f32 finite, size, 0f7F800000;"
+        text += " mov.b32 $0, $1; @finite add.s32 $0, $0, 0x1000; }"
         return builder.bitcast(_assembly(builder, text, I32, "=r,f", arguments), F32)
 
     return types.float32(types.float32), write

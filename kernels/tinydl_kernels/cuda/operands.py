@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .device import VECTOR_BYTES, device_function
-from .instructions import copy_async, moved
+from .instructions import copy_async, keep, moved, multiply_add, quotient
 
 LINE, FOLDED = "line", "folded"
 OUTER, INNER = "outer", "inner"  # along which axis neighbors lie side by side in memory
@@ -59,7 +59,9 @@ def folded(
         rows: rows of the image by which i0 and i1 move.
         columns: columns of the image by which i1 and i2 move.
     """
-    return (*divisor(sizes[0]), *divisor(sizes[1]), *steps, *rows, *columns)
+    if max(map(abs, steps)) > LARGEST_INDEX:
+        raise ValueError(f"images beyond 2^31 - 1 elements are not supported: steps of {steps}")
+    return (*_divisor(sizes[0]), *_divisor(sizes[1]), *steps, *rows, *columns)
 
 
 def divisor(d: int) -> tuple[int, int, int]:
@@ -74,7 +76,17 @@ def divisor(d: int) -> tuple[int, int, int]:
     return d, -(-(1 << shift) // d), shift
 
 
+def _divisor(d: int) -> tuple[int, int, int]:
+    """(d, factor, shift) for `quotient`: factors are below 2^32, all but the last 31 bits of the shift."""
+    d, factor, shift = divisor(d)
+    return d, factor, shift - 31
+
+
 # --- axes, as a kernel uses them ------------------------------------------------------------------
+
+
+# Everything but places in memory fits into 32 bits, which is what the hardware multiplies: a product of two
+# numbers of 64 bits takes four instructions, of two that were 32 bits wide one.
 
 
 @device_function
@@ -84,20 +96,13 @@ def _along_line(index, axis):
 
 @device_function
 def _along_folded(index, axis):
-    size1, factor1, shift1, size2, factor2, shift2 = (
-        axis[0],
-        axis[1],
-        axis[2],
-        axis[3],
-        axis[4],
-        axis[5],
-    )
-    rest = (index * factor2) >> shift2
-    i2 = index - rest * size2
-    i0 = (rest * factor1) >> shift1
-    i1 = rest - i0 * size1
-    offset = i0 * axis[6] + i1 * axis[7] + i2 * axis[8]
-    return offset, i0 * axis[9] + i1 * axis[10], i1 * axis[11] + i2 * axis[12]
+    rest = quotient(index, axis[4], axis[5])
+    i2 = np.int32(index - rest * np.int32(axis[3]))
+    i0 = quotient(rest, axis[1], axis[2])
+    i1 = np.int32(rest - i0 * np.int32(axis[0]))
+    offset = multiply_add(i2, axis[8], multiply_add(i1, axis[7], multiply_add(i0, axis[6], 0)))
+    row = i0 * np.int32(axis[9]) + i1 * np.int32(axis[10])
+    return offset, row, i1 * np.int32(axis[11]) + i2 * np.int32(axis[12])
 
 
 ALONG = {LINE: _along_line, FOLDED: _along_folded}
@@ -109,20 +114,21 @@ ALONG = {LINE: _along_line, FOLDED: _along_folded}
 class Loader(NamedTuple):
     """Two device functions that all threads of a block call together.
 
-    begin(state, start, outer, inner, bounds, first, limit, k, k_limit, thread) notes in `state` where
+    begin(places, notes, start, outer, inner, bounds, first, limit, k, k_limit, thread) notes where
     the thread is to read, from the element (first, k) of an operand on that begins at element `start`
     and is `limit` long (and k_limit deep).
 
-    load(shared, place, memory, state, outer, inner, bounds) starts to copy a tile to shared[place:],
-    and moves on to the next. The tile lies there as [inner][outer], whatever the layout in the device's
-    memory: a row of `length` elements every `pitch`.
+    load(shared, place, memory, places, notes, outer, inner, bounds) starts to copy a tile to
+    shared[place:], and moves on to the next. The tile lies there as [inner][outer], whatever the layout in
+    the device's memory: a row of `length` elements every `pitch`.
 
-    `state` has `size` numbers.
+    What is noted lies in two arrays: `places` in memory, of 64 bits, and `notes` of 32.
     """
 
     begin: Any
     load: Any
-    size: int
+    places: int
+    notes: int
 
 
 class _Share(NamedTuple):
@@ -133,6 +139,7 @@ class _Share(NamedTuple):
     shift: Any
     width: int  # elements in a copy
     copies: int
+    steps: int  # inner places among all copies: so many copies in a row have one in common
 
 
 def loader(
@@ -153,11 +160,9 @@ def _share(layout: Layout, length: int, depth: int, threads: int, itemsize: int)
         run = length // width
         fits = run % threads == 0 or threads % run == 0
 
-        @device_function
         def first(thread):
             return thread % run * width, thread // run
 
-        @device_function
         def shift(i):
             return i * threads % run * width, i * threads // run
 
@@ -165,89 +170,92 @@ def _share(layout: Layout, length: int, depth: int, threads: int, itemsize: int)
         run = max(min(8, depth, threads), threads // length)
         fits = threads % run == 0 and length % (threads // run) == 0 and depth % run == 0
 
-        @device_function
         def first(thread):
             return thread // run, thread % run
 
-        @device_function
         def shift(i):
             return i * threads // run % length, i * threads // (run * length) * run
 
     copies = length * depth // (width * threads)
     if not fits or copies * width * threads != length * depth:
         raise ValueError(f"{threads} threads cannot share a tile of {length} x {depth} by {width}")
-    return _Share(first, shift, width, copies)
+    steps = len({shift(i)[1] for i in range(copies)})
+    return _Share(device_function(first), device_function(shift), width, copies, steps)
 
 
 def _matrix_loader(share: _Share, depth: int, pitch: int) -> Loader:
     """A matrix is read along straight lines: one place moves on, all others are a few steps from it."""
-    first_of, shift, width, copies = share
+    first_of, shift, width, copies, _ = share
     copy = copy_async(width)
-    CURSOR, OUTER_LEFT, INNER_LEFT, PLACE = range(4)
+    OUTER_LEFT, INNER_LEFT, PLACE = range(3)
 
     @device_function
-    def begin(state, start, outer, inner, bounds, first, limit, k, k_limit, thread):
+    def begin(places, notes, start, outer, inner, bounds, first, limit, k, k_limit, thread):
         o, p = first_of(thread)
-        state[CURSOR] = start + (first + o) * outer[0] + (k + p) * inner[0]
-        state[OUTER_LEFT] = min(limit - first - o, LARGEST_INDEX)
-        state[INNER_LEFT] = min(k_limit - k - p, LARGEST_INDEX)
-        state[PLACE] = p * pitch + o
+        places[0] = start + (first + o) * outer[0] + (k + p) * inner[0]
+        notes[OUTER_LEFT] = keep(np.int32(limit - first - o))
+        notes[INNER_LEFT] = k_limit - k - p
+        notes[PLACE] = keep(np.int32(p * pitch + o))
 
     @device_function
-    def load(shared, place, memory, state, outer, inner, bounds):
-        here = moved(memory, state[CURSOR])
-        outer_left, inner_left = np.int32(state[OUTER_LEFT]), np.int32(state[INNER_LEFT])
+    def load(shared, place, memory, places, notes, outer, inner, bounds):
+        here = moved(memory, places[0])
+        outer_left, inner_left = notes[OUTER_LEFT], notes[INNER_LEFT]
         outer_step, inner_step = np.int32(outer[0]), np.int32(inner[0])
-        place += state[PLACE]
+        place += notes[PLACE]
         for i in range(copies):
             o, p = shift(i)
-            count = min(width, outer_left - o) if outer_left > o and inner_left > p else 0
+            inside = (outer_left > o) & (inner_left > p)  # `and` would be a branch
+            count = (1 if width == 1 else min(width, outer_left - o)) if inside else 0
             copy(shared, place + (p * pitch + o), here, o * outer_step + p * inner_step, count)
-        state[CURSOR] += depth * inner_step
-        state[INNER_LEFT] = inner_left - depth
+        places[0] += depth * inner_step
+        notes[INNER_LEFT] = inner_left - depth
 
-    return Loader(begin, load, 4)
+    return Loader(begin, load, 1, 3)
 
 
 def _image_loader(layout: Layout, share: _Share, depth: int, pitch: int) -> Loader:
     """Of images, each copy's place along the outer axis is noted, since it takes divisions to find it; the
     place along the inner axis is found anew for each tile, once for all copies that have it in common."""
-    first_of, shift, width, copies = share
+    first_of, shift, width, copies, steps = share
+    each_step = copies // steps
     copy, bounded = copy_async(width), layout.bounded
     along_outer, along_inner = ALONG[layout.outer], ALONG[layout.inner]
-    CURSOR, OUTER_LEFT, INNER_LEFT, PLACE, NOTES = range(5)
-    NOTED = 3  # numbers for each copy: offset, row and column
+    CURSOR, OUTER_LEFT, INNER_LEFT, PLACE, PIXELS = range(5)
 
     @device_function
-    def begin(state, start, outer, inner, bounds, first, limit, k, k_limit, thread):
+    def begin(places, notes, start, outer, inner, bounds, first, limit, k, k_limit, thread):
         o, p = first_of(thread)
-        state[CURSOR] = k + p
-        state[OUTER_LEFT] = min(limit - first - o, LARGEST_INDEX)
-        state[INNER_LEFT] = min(k_limit - k - p, LARGEST_INDEX)
-        state[PLACE] = p * pitch + o
+        notes[CURSOR] = k + p
+        notes[OUTER_LEFT] = keep(np.int32(limit - first - o))
+        notes[INNER_LEFT] = k_limit - k - p
+        notes[PLACE] = keep(np.int32(p * pitch + o))
         for i in range(copies):
             offset, row, column = along_outer(first + o + shift(i)[0], outer)
-            state[NOTES + NOTED * i] = start + offset
-            state[NOTES + NOTED * i + 1] = bounds[2] + row
-            state[NOTES + NOTED * i + 2] = bounds[3] + column
+            places[i] = keep(start + offset)
+            if bounded:
+                notes[PIXELS + 2 * i] = keep(np.int32(bounds[2] + row))
+                notes[PIXELS + 2 * i + 1] = keep(np.int32(bounds[3] + column))
 
     @device_function
-    def load(shared, place, memory, state, outer, inner, bounds):
-        outer_left, inner_left = np.int32(state[OUTER_LEFT]), np.int32(state[INNER_LEFT])
-        height, width_of_image = np.int32(bounds[0]), np.int32(bounds[1])
-        place += state[PLACE]
-        for i in range(copies):
-            o, p = shift(i)
-            offset, row, column = along_inner(state[CURSOR] + p, inner)
-            count = min(width, outer_left - o) if outer_left > o and inner_left > p else 0
-            if bounded:
-                row = np.int32(state[NOTES + NOTED * i + 1] + row)
-                column = np.int32(state[NOTES + NOTED * i + 2] + column)
-                if row < 0 or row >= height or column < 0 or column >= width_of_image:
-                    count = 0
-            source = state[NOTES + NOTED * i] + offset
-            copy(shared, place + (p * pitch + o), memory, source, count)
-        state[CURSOR] += depth
-        state[INNER_LEFT] = inner_left - depth
+    def load(shared, place, memory, places, notes, outer, inner, bounds):
+        outer_left, inner_left = notes[OUTER_LEFT], notes[INNER_LEFT]
+        height, width_of_image = np.uint32(bounds[0]), np.uint32(bounds[1])
+        place += notes[PLACE]
+        for step in range(steps):
+            p = shift(step * each_step)[1]
+            offset, row, column = along_inner(notes[CURSOR] + p, inner)
+            for i in range(step * each_step, (step + 1) * each_step):
+                o = shift(i)[0]
+                inside = (outer_left > o) & (inner_left > p)  # `and` would be a branch
+                if bounded:
+                    # One comparison for both ends: what is negative becomes very large.
+                    y = np.uint32(np.int32(notes[PIXELS + 2 * i] + row))
+                    x = np.uint32(np.int32(notes[PIXELS + 2 * i + 1] + column))
+                    inside = inside & (y < height) & (x < width_of_image)
+                count = (1 if width == 1 else min(width, outer_left - o)) if inside else 0
+                copy(shared, place + (p * pitch + o), memory, places[i] + offset, count)
+        notes[CURSOR] += depth
+        notes[INNER_LEFT] = inner_left - depth
 
-    return Loader(begin, load, NOTES + NOTED * copies)
+    return Loader(begin, load, copies, PIXELS + (2 * copies if bounded else 0))

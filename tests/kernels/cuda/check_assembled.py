@@ -90,7 +90,8 @@ def test_matmul(monkeypatch, kind, name, layout):
     a, b = a.T if layout[0] == "t" else a, b.T if layout[1] == "t" else b
     bias = on_device(256, dtype=dtype)
     for precision in precisions:
-        assemble(lambda p=precision: linear.matmul(a, b, bias=bias, precision=p))
+        ptx = assemble(lambda p=precision: linear.matmul(a, b, bias=bias, precision=p))
+        assert dtype == "float64" or ".f64" not in ptx
 
 
 @pytest.mark.parametrize("which", ["forward", "input", "weight"] if ALL else ["input"])
@@ -110,7 +111,30 @@ def test_convolutions(monkeypatch, kind, name, which):
     }
     for precision in precisions:
         if tiles.suits_images(tiles.TILES[kind][name], precision):
-            assemble(lambda p=precision: calls[which](p))
+            ptx = assemble(lambda p=precision: calls[which](p))
+            assert dtype == "float64" or ".f64" not in ptx
+
+
+def test_places_in_images_are_found_once(monkeypatch):
+    """A compiler that is short of registers computes what was noted again, in every step: then the loop over the
+    sum would divide for each copy, not just for what is new in a step."""
+    tile = tiles.TILES["float32"]["128x128"]
+    monkeypatch.setattr(products, "choose", lambda *a, **k: (tile, 1))
+    x, w = on_device(2, 16, 16, 64), on_device(3, 3, 64, 64)
+    ((kernel, signature),) = launches(lambda: convolution.conv2d(x, w, padding="same"))
+    _, loop = device.compile_ptx(kernel, signature, SM90).split("bar.sync")
+    copying, rest = loop.split("cp.async.commit_group", 1)
+    divisions = 2  # of an index to row, column and channel
+    assert copying.count("mul.hi.u32") == divisions * tile.depth // 8  # 8 neighbors at a time
+    assert "mul.hi.u32" not in rest.split("cp.async.wait_group")[0]
+    assert "div." not in copying
+
+
+def test_no_launch_is_warned_of():
+    """A layer of a few blocks is no mistake, and tests that make errors of warnings shall not fail on a GPU."""
+    from numba.cuda import dispatcher
+
+    assert not dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"] if ALL else ["float64"])

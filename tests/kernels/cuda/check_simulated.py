@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from tests.kernels.cuda.stand_ins import poison  # noqa: F401
 from tests.kernels.test_matmul import laid_out, tolerance
 from tinydl_kernels import reference
-from tinydl_kernels.cuda import convolution, device, instructions, ladder, linear, products, tiles
+from tinydl_kernels.cuda import (
+    convolution,
+    device,
+    instructions,
+    ladder,
+    linear,
+    operands,
+    products,
+    tiles,
+)
 from tinydl_kernels.cuda.tiles import Tile
 
 pytestmark = pytest.mark.usefixtures("poison")
@@ -136,6 +145,17 @@ def test_tensor_cores(choose, precision, m, k, n, a_transposed, b_transposed):
     check_product(linear.matmul(a, b, precision=precision), a, b, precision)
 
 
+def test_integers_of_32_bits():
+    """Divisions by multiplying, and products that need 64 bits."""
+    rng = np.random.default_rng(1)
+    for d in (1, 2, 3, 7, 64, 2**16 + 1, 2**31 - 1):
+        _, factor, shift = operands._divisor(d)
+        for i in (0, 1, d - 1, d, 2**31 - 1, *rng.integers(0, 2**31, 50).tolist()):
+            if 0 <= i < 2**31:
+                assert instructions.quotient(i, factor, shift) == i // d
+    assert instructions.multiply_add(-(2**31) + 1, 2**31 - 1, 5) == -((2**31 - 1) ** 2) + 5
+
+
 def test_rounding_for_tensor_cores():
     """To nearest, by half of what the tensor cores cut off; what is no number stays none."""
     x = np.random.default_rng(0).standard_normal(1000).astype("f4")
@@ -144,7 +164,8 @@ def test_rounding_for_tensor_cores():
     assert (error <= 2.0**-11 * 2.0 ** np.floor(np.log2(abs(x)))).all()
     for bits in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000):
         assert np.isnan(instructions.to_tf32(np.uint32(bits).view(np.float32)))
-    assert instructions.to_tf32(np.float32(np.inf)).view(np.uint32) & 0xFFFFE000 == 0x7F800000
+    for infinity in (np.float32(np.inf), np.float32(-np.inf)):
+        assert instructions.to_tf32(infinity) == infinity  # to the last bit, should all be read
     packed = int(
         instructions.pack_bf16(np.float32(1 + 2**-7), np.float32(1 + 2**-8)).view(np.uint32)
     )
@@ -307,6 +328,7 @@ ONES = np.ones((3, 4), np.float32)
         (ValueError, "got 'fp8'", lambda: linear.matmul(ONES, ONES.T, precision="fp8")),
         (ValueError, "float64", lambda: linear.matmul(np.eye(2), np.eye(2), precision="tf32")),
         (ValueError, "stacks of 2 and 3", lambda: linear.matmul(np.ones((2, 1, 1)), np.ones((3, 1, 1)))),
+        (ValueError, r"beyond 2\^31 - 1 elements", lambda: operands.folded((1, 1), (2**31, 1, 1))),
         (ValueError, "do not fit", lambda: ladder.RUNGS[0](ONES, ONES)),
         (ValueError, "grad must have shape", lambda: convolution.conv2d_grad_input(
             np.ones((1, 2, 2, 1)), np.ones((1, 1, 1, 1)), (1, 3, 3, 1))),
