@@ -215,6 +215,8 @@ LARGE = [
     ((2, 41, 40, 50), (3, 3, 1, 50), {"strides": 2, "padding": "same", "groups": 50}),
     ((3, 47, 41, 30), (1, 1, 30, 50), {}),  # no matrix product: see `convolution.SMALL_PRODUCT`
     ((1, 90, 85, 160), (1, 1, 160, 5), {}),
+    # Together more than `conv_depthwise.NEAR_BYTES`, so that memory is asked for ahead.
+    ((6, 64, 64, 96), (2, 2, 1, 96), {"padding": 1, "groups": 96}),
     # Depthwise: taps in several turns, pieces of rows, phases without taps, lists of runs that overflow.
     ((2, 23, 37, 33), (5, 4, 1, 33), {"padding": 3, "dilation": 2, "groups": 33}),
     ((1, 5, 3000, 24), (3, 3, 1, 24), {"padding": 1, "groups": 24}),
@@ -245,7 +247,7 @@ def test_large(shape, kernel_shape, options):
 
 
 @pytest.mark.parametrize(
-    ("shape", "kernel_shape", "options"), LARGE[:3] + LARGE[6:10] + LARGE[11:13]
+    ("shape", "kernel_shape", "options"), LARGE[:3] + LARGE[6:10] + LARGE[11:14]
 )
 def test_the_number_of_threads_changes_no_bit(shape, kernel_shape, options):
     rng = np.random.default_rng(0)

@@ -19,7 +19,7 @@ def test_nothing_outside_is_touched():
 
 def check(rng, dtype, at_end):
     from tinydl_kernels import cpu, reference
-    from tinydl_kernels.cpu import convolution
+    from tinydl_kernels.cpu import conv_depthwise, convolution
 
     def place(shape, values=None):
         array = guarded(tuple(shape), dtype, at_end=at_end)
@@ -27,7 +27,7 @@ def check(rng, dtype, at_end):
         return array
 
     # Let small arrays go the ways of large ones.
-    convolution.SMALL_PRODUCT = 0
+    convolution.SMALL_PRODUCT = conv_depthwise.NEAR_BYTES = 0
     groups = int(rng.choice([1, 1, 1, 2]))
     channels, filters = (
         groups * rng.choice([1, 3, 8, 16, 20], 1)[0],

@@ -46,6 +46,10 @@ WINDOW_BYTES = 192 * 1024
 BLOCK_ROWS = 8
 RUNS = 32
 
+# Arrays that together are smaller than this are likely to lie in the third-level cache. From there they
+# come so soon that asking ahead costs more than it saves.
+NEAR_BYTES = 16 << 20
+
 # The fields: addresses in bytes, all else in elements. X is read through taps, Y holds the positions.
 (X, Y, ROWS, SLOPE, FIRST, LAST) = range(6)
 (X_HEIGHT, X_WIDTH, CHANNELS, PITCH, STRIDE_H, STRIDE_W, TOP, BOTTOM) = range(6, 14)
@@ -236,6 +240,9 @@ def _plan(
         row += 1 + count
         fields[WALKS] += (width - right + left + 1) * block * pitch // width_of_vector
         work += g.batch * part.size[0] * width * count * channels
+    pixels = g.height * g.width + g.out_height * g.out_width
+    if g.batch * pixels * channels * itemsize < NEAR_BYTES:
+        fields[WALKS] = 0  # nothing is asked for ahead
     counts = [len(part.taps) for part in parts]
     biases = np.cumsum([0, *(1 + count for count in counts[:-1])])
     return Plan(
@@ -286,7 +293,7 @@ def _add_run(fields, at, run, n, i, j, count, zeros, like):
 def _look_ahead(fields, n, block, like):
     """Let the walks through this unit fetch what the next one needs, if it is the block below."""
     fields[AHEAD + LINES] = fields[AHEAD + STREAM + LINES] = 0
-    if block + 1 >= fields[BLOCKS] or fields[PIECES] > 1:
+    if fields[WALKS] == 0 or block + 1 >= fields[BLOCKS] or fields[PIECES] > 1:
         return
     size, rows = itemsize(like), fields[BLOCK]
     row, step = fields[X_WIDTH] * fields[CHANNELS] * size, rows * fields[STRIDE_H]
