@@ -1,5 +1,6 @@
 """`tinydl train` as its user runs it: a folder with the whole record, and one clear line when something is wrong."""
 
+import importlib.util
 import json
 import re
 
@@ -173,6 +174,21 @@ def test_bad_input_is_one_clear_error(arguments, words, tmp_path, monkeypatch):
     assert words in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_a_gpu_one_line_says_what_is_missing(tmp_path):
+    if importlib.util.find_spec("numba_cuda"):
+        pytest.skip("numba-cuda is installed")
+    run = tmp_path / "run.toml"
+    run.write_text('[training]\ndevice = "cuda"\n')
+    for arguments in (["--device", "cuda"], ["--config", run]):
+        result = invoke("train", *arguments, "--runs", tmp_path / "runs")
+        assert result.exit_code == 1
+        assert isinstance(result.exception, SystemExit)
+        (line,) = result.output.splitlines()
+        assert line.startswith("error: device='cuda': numba-cuda")
+        assert "is missing: pip install 'tinydl[cuda]'" in line
+        assert not (tmp_path / "runs").exists()
 
 
 def test_every_flag_shows_its_default():

@@ -5,6 +5,8 @@ The real kernels, in Numba's simulator, are in tests/kernels/cuda/check_fit.py.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from types import ModuleType
 
@@ -14,6 +16,8 @@ import pytest
 import tinydl as tl
 from tests.training.stand_in_cupy import COUNTS, CURRENT, LIBRARY, DeviceArray, bare, wrapped
 from tinydl.configs import as_config
+from tinydl.devices import DeviceError
+from tinydl.training.checkpoints import newest_checkpoint
 from tinydl_kernels import cpu, cuda
 from tinydl_kernels._table import MODULE_OF
 
@@ -195,3 +199,296 @@ def test_everything_is_as_on_the_cpu(gpu, name):
         check_equal(model.predict(x[:3]), predicted[:3])
     check_equal(*results)
     assert COUNTS["launches"] > 0
+
+
+def test_a_graph_with_several_inputs_and_outputs(gpu):
+    a, b, y, z = normal(20, 6), normal(20, 6, seed=1), labels(20, 2), normal(20, seed=2)
+    results = []
+    for device in ("cuda", "cpu"):
+        model = graph()
+        model.compile("adam", [SPARSE, "mse"], [["accuracy"], []], loss_weights=[1.0, 0.3])
+        options = {"epochs": 2, "batch_size": 8, "sample_weight": np.arange(20.0), "verbose": 0}
+        history = model.fit([a, b], [y, z], device=device, **options)
+        check_at_home(model)
+        measured = model.evaluate([a, b], [y, z], batch_size=7, device=device)
+        predicted = model.predict([a, b], batch_size=7, device=device)
+        results.append([dict(history.history), measured, predicted, model.get_weights()])
+    check_equal(*results)
+
+
+def trained(device, callbacks=(), layers=cnn, x=IMAGES, optimizer="adam", epochs=3, **options):
+    """A model, and the history of its training."""
+    model = made(layers, SPARSE, optimizer)
+    history = model.fit(
+        x, labels(20), epochs=epochs, batch_size=8, validation_split=0.2, verbose=0,
+        callbacks=list(callbacks), device=device, **options,
+    )  # fmt: skip
+    return model, history.history
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"accumulate_steps": 3},
+        {"class_weight": {0: 2.0, 2: 0.5}},
+        {"steps_per_epoch": 1},
+        {"strategy": "data parallel"},
+    ],
+    ids=str,
+)
+def test_options_of_fit(gpu, options):
+    results = []
+    for device in ("cuda", "cpu"):
+        if "strategy" in options:  # in one process there is nothing to share out
+            options = {"strategy": tl.distributed.DataParallel()}
+        model, history = trained(device, **options)
+        results.append([dict(history), model.get_weights()])
+    check_equal(*results)
+
+
+def test_frozen_layers_and_batches_of_any_kind(gpu):
+    y = labels(20)
+    batches = [(IMAGES[i : i + 7], y[i : i + 7], np.ones(len(y[i : i + 7]))) for i in (0, 7, 14)]
+    results = []
+    for device in ("cuda", "cpu"):
+        model = made(cnn, SPARSE, "adam")
+        model.build_model(IMAGES.shape[1:])
+        model.sublayers[1].trainable = model.sublayers[4].trainable = False
+        model.fit(batches, epochs=2, verbose=0, device=device)
+        check_at_home(model)
+        results.append([model.get_weights(), model.predict(batches, device=device)])
+        results[-1].append(model.predict(iter(batches), device=device))
+    check_equal(*results)
+
+
+class Watching(tl.callbacks.Callback):
+    """Uses the model in the midst of training, as callbacks may."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(dict(logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        model = self.model
+        self.seen += [dict(logs), model.get_weights(), model.predict(IMAGES, batch_size=20)]
+        self.seen += [model.evaluate(IMAGES, labels(20)), model.optimizer.state_dict()["slots"]]
+        if epoch == 1:
+            model.set_weights([w * np.float32(0.9) for w in model.get_weights()])
+
+
+def test_callbacks_see_the_host(gpu, tmp_path):
+    results = []
+    for device in ("cuda", "cpu"):
+        watching, monitor = Watching(), tl.callbacks.GradientMonitor(every=1, verbose=0)
+        early = tl.callbacks.EarlyStopping("loss", patience=0, restore_best_weights=True)
+        saving = tl.callbacks.ModelCheckpoint(tmp_path / device / "{epoch}.safetensors")
+        (tmp_path / device).mkdir()
+        callbacks = [watching, monitor, early, saving]
+        model, history = trained(device, callbacks)
+        check_at_home(model)
+        saved = tl.load(tmp_path / device / "2.safetensors").get_weights()
+        results.append([dict(history), watching.seen, saved, model.get_weights()])
+        results[-1] += [monitor.gradients, monitor.updates]
+    check_equal(*results)
+
+
+def test_a_model_trained_there_is_saved_and_trained_on_here(gpu, tmp_path):
+    results = []
+    for device in ("cuda", "cpu"):
+        model, _ = trained(device)
+        model.save(tmp_path / device)
+        check_equal(tl.load(tmp_path / device).get_weights(), model.get_weights())
+        model.fit(IMAGES, labels(20), epochs=4, initial_epoch=3, batch_size=8, verbose=0)
+        results.append(model.get_weights())
+    check_equal(*results)
+
+
+@pytest.mark.parametrize("first", ["cuda", "cpu"])
+@pytest.mark.parametrize("then", ["cuda", "cpu"])
+def test_checkpoints_of_one_device_go_on_on_the_other(gpu, tmp_path, first, then):
+    expected, _ = trained("cpu")
+    interrupt = tl.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: (
+            interrupt.model.epochs_trained and os.kill(os.getpid(), signal.SIGINT)
+        )
+    )
+    model, _ = trained(first, [interrupt, tl.callbacks.Checkpoint(tmp_path)])
+    check_at_home(model)
+    assert newest_checkpoint(tmp_path).state["loop"]["step"] == 1
+    model, _ = trained(then, [tl.callbacks.Checkpoint(tmp_path)], resume=True)
+    check_at_home(model)
+    check_equal(model.get_weights(), expected.get_weights())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_leaves_the_model_on_the_host(gpu, error):
+    seen = []
+
+    def fail(batch, logs):
+        if len(seen) == 3:
+            raise error("in the middle")
+        seen.append(None)
+
+    models = []
+    for device in ("cuda", "cpu"):
+        seen.clear()
+        models.append(made(cnn, SPARSE, "adam"))
+        with pytest.raises(error, match="in the middle"):
+            models[-1].fit(
+                IMAGES, labels(20), epochs=3, batch_size=8, verbose=0, device=device,
+                callbacks=tl.callbacks.LambdaCallback(on_train_batch_end=fail),
+            )  # fmt: skip
+        check_at_home(models[-1])
+    check_equal(*(model.get_weights() for model in models))
+    check_equal(*(model.optimizer.state_dict() for model in models))
+
+
+def test_a_device_that_breaks_leaves_what_was_there_before(gpu, monkeypatch):
+    model, _ = trained("cuda")
+    before = model.get_weights()
+
+    def broken(self, *args, **kwargs):
+        raise RuntimeError("illegal memory access")
+
+    callback = tl.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *a: monkeypatch.setattr(DeviceArray, "get", broken)
+    )
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        model.fit(IMAGES, labels(20), batch_size=8, verbose=0, callbacks=callback, device="cuda")
+    check_at_home(model)
+    check_equal(model.get_weights(), before)
+
+
+def test_a_loss_that_is_no_number_names_its_origin(gpu):
+    x = ROWS.copy()
+    model = tl.Sequential([L.Dense(4, name="first"), L.BatchNorm(), L.Dense(3)], seed=0)
+    model.compile(tl.optimizers.SGD(0.1), SPARSE)
+    model.fit(x, labels(20), batch_size=20, verbose=0)
+    model.sublayers[0].weight.value[0, 0] = 3e38
+    before = model.get_weights()
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="in layer") as caught:
+        model.fit(1e3 * x, labels(20), batch_size=20, verbose=0, device="cuda")
+    assert caught.value.origin == "first"
+    check_at_home(model)
+    check_equal(model.get_weights(), before)
+
+
+def test_gradients_that_are_no_numbers_are_named(gpu):
+    class Wrong(L.Activation):
+        def backward(self, grad_output):
+            return grad_output * np.float32(np.nan)
+
+    model = tl.Sequential([L.Dense(4, name="first"), Wrong("tanh"), L.Dense(3)], seed=0)
+    model.compile("adam", SPARSE)
+    with pytest.raises(
+        FloatingPointError, match=r"gradient of 'first.bias' is nan at index \(0,\)"
+    ):
+        model.fit(ROWS, labels(20), batch_size=5, verbose=0, device="cuda")
+
+
+def test_words_beyond_the_table_are_named(gpu):
+    model = made(lambda: words(L.LSTM(4)), SPARSE, "adam")
+    model.fit(WORDS, labels(20), batch_size=20, verbose=0, device="cuda")
+    with pytest.raises(ValueError, match=r"whole numbers from 0 to 6, got 10 at \(0, 0\)"):
+        model.fit(WORDS + 7, labels(20), batch_size=20, shuffle=False, verbose=0, device="cuda")
+    check_at_home(model)
+
+
+def test_evaluating_changes_nothing_and_leaves_other_models_alone(gpu):
+    """Layers of two models live in the buffers of the later one."""
+    first, _ = trained("cpu", layers=mlp, x=ROWS)
+    later = tl.Sequential(first.sublayers, seed=9)
+    later.build_model((6,))
+    assert not first.store.owns_parameters()
+    expected = first.predict(ROWS)
+    check_equal(first.predict(ROWS, device="cuda"), expected)
+    check_equal(first.evaluate(ROWS, labels(20), device="cuda"), first.evaluate(ROWS, labels(20)))
+    check_at_home(later)
+
+
+def test_what_a_step_waits_for(gpu):
+    """The loss, what metrics look at, and the norm of the gradient; penalties on weights cost nothing more."""
+
+    def waits(metrics, regularizer=None):
+        model = tl.Sequential([L.Dense(4, "relu", kernel_regularizer=regularizer), L.Dense(3)])
+        model.compile("adam", SPARSE, metrics)
+        found = []
+        model.fit(
+            ROWS[:16], labels(16), batch_size=2, verbose=0, device="cuda",
+            callbacks=tl.callbacks.LambdaCallback(on_train_batch_end=lambda *a: found.append(COUNTS["waits"])),
+        )  # fmt: skip
+        (steady,) = set(np.diff(found[1:-1]))
+        return steady
+
+    assert waits([]) == 3  # with one for a copy to the device that is long done
+    assert waits(["accuracy"]) == 4
+    assert waits(["accuracy"], "l2") == 5
+
+
+# ---- where it cannot be had ----------------------------------------------------------------------------------
+
+
+def test_what_the_host_alone_can_compute_is_refused_before_anything_is_done(gpu):
+    class Odd(L.Layer):
+        runs_on_cuda = False
+
+    inner = tl.layers.Residual([L.Dense(3), Odd(name="odd")])
+    model = tl.Sequential([inner, L.Dense(3)], seed=0)
+    model.compile("adam", SPARSE)
+    for use in (model.fit, model.evaluate):
+        with pytest.raises(
+            DeviceError, match=r"layer 'residual.odd' \(Odd\) can be computed on the CPU only"
+        ):
+            use(np.ones((4, 3)), labels(4), batch_size=4, device="cuda")
+    assert not model.built
+
+
+def test_several_processes_are_refused(gpu):
+    class Two(tl.distributed.strategy.SingleProcess):
+        def __init__(self):
+            self.world = type("World", (), {"size": 2})()
+
+    model = made(mlp, SPARSE, "adam")
+    with pytest.raises(DeviceError, match="one process, and 2 were started"):
+        model.fit(ROWS, labels(20), strategy=Two(), device="cuda")
+
+
+def test_without_a_gpu_one_sentence_says_what_is_missing():
+    try:
+        tl.devices.require("cuda")
+    except DeviceError:
+        pass
+    else:
+        pytest.skip("there is a GPU")
+    model = made(mlp, SPARSE, "adam")
+    for use in (model.fit, model.evaluate, model.predict):
+        with pytest.raises(
+            DeviceError, match=r"device='cuda': .*(is missing: pip install|no CUDA device)"
+        ):
+            use(ROWS, *[labels(20)] * (use != model.predict), device="cuda")
+    with pytest.raises(ValueError, match="device must be 'cpu' or 'cuda', got 'gpu'"):
+        model.fit(ROWS, labels(20), device="gpu")
+
+
+def test_each_thing_that_may_be_missing_is_named(gpu, monkeypatch):
+    """As `tinydl_kernels.cuda.device` says it; without numba-cuda that module cannot even be imported."""
+    device = sys.modules["tinydl_kernels.cuda.device"]
+    for error in (ImportError("CuPy is missing"), RuntimeError("no CUDA device can be used here")):
+
+        def fail(error=error):
+            raise error
+
+        monkeypatch.setattr(device, "require", fail)
+        with pytest.raises(DeviceError, match=f"^device='cuda': {error}$"):
+            tl.devices.require("cuda")
+
+
+def test_a_gpu_that_cupy_cannot_use_is_an_error_in_one_sentence(gpu, monkeypatch):
+    def fail(*args):
+        raise OSError("libnvrtc.so\n is missing")
+
+    monkeypatch.setattr(type(LIBRARY), "zeros", fail, raising=False)
+    with pytest.raises(DeviceError, match=r"CuPy cannot use the GPU: libnvrtc\.so is missing"):
+        tl.devices.require("cuda")

@@ -69,7 +69,8 @@ class MaxPool2D(_Pool2D):
     def backward(self, grad_output: NDArray) -> NDArray | None:
         if not self.needs_input_grad:
             return None
-        return kernels.max_pool2d_grad(grad_output, self.argmax, self.x_shape)
+        window = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
+        return kernels.max_pool2d_grad(grad_output, self.argmax, self.x_shape, **window)
 
 
 class AvgPool2D(_Pool2D):
