@@ -1,14 +1,14 @@
 """Depthwise convolutions: one filter for each channel, computed where the images lie.
 
-    for each row of positions (of a piece of it, if it is very wide)       shared among the threads
-        for each run of positions whose windows leave the image alike      most of the row is one run
-            write down where each tap begins: in x, or in a row of zeros
-            for each vector of channels
-                walk along the run                                         see `conv_walk`
+    for each block of rows of positions (of a piece of them, if very wide)  shared among the threads
+        cut the rows into runs whose windows leave the image alike          most of a row is one run
+        write down where each run's taps begin: in x, or in a row of zeros
+        for each vector of channels
+            walk along all runs                                             see `conv_walk`
 
 All three passes are this one loop. The gradient with respect to the input is a convolution of each of
-its phases (see `conv_plan`), and all phases of a row follow each other, since they read the same rows
-of dy. The gradient with respect to the weights collects sums instead; every chunk of the rows has sums
+its phases (see `conv_plan`), and all phases of a block follow each other, since they read the same rows
+of dy. The gradient with respect to the weights collects sums instead; every chunk of the blocks has sums
 of its own, which are added in the end. Chunks depend on the shapes only, never on the number of
 threads, so the result is the same to the last bit for any number of them.
 """
