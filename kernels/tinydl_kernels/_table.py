@@ -58,7 +58,14 @@ MODULES = {
         "clip_",
         "scale_",
     ),
-    "das": ("das_norms", "das_moments", "das_apply"),
+    "das": (
+        "das_norms",
+        "das_sizes",
+        "das_units",
+        "das_moments",
+        "das_slopes",
+        "das_apply",
+    ),
 }
 MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
 

@@ -96,3 +96,36 @@ def test_layers_without_a_number_are_refused():
     pieces = np.array([[0, 0, 4], [1, 4, 8]])
     with pytest.raises(ValueError, match=r"das_norms: pieces name layers outside 0 \.\.\. 0"):
         cpu.das_norms(np.zeros(8), pieces, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(layers())
+def test_sizes(drawn):
+    arrays, pieces, count = drawn
+    defined, got = (m.das_sizes(arrays["w"], arrays["g"], pieces, count) for m in (reference, cpu))
+    assert_allclose(got, defined, rtol=tolerance(arrays), atol=tolerance(arrays))
+
+
+@pytest.mark.parametrize("step", [1, 7])
+@pytest.mark.parametrize("kappa", [10.0, np.inf])
+@pytest.mark.parametrize("relative", [True, False])
+def test_numbers_of_layers(step, kappa, relative):
+    """Layers as usual, an outlier, one that had no gradient so far, one that has none, an infinitesimal one."""
+    squares, sizes = np.array([4.0, 9e4, 16.0, 0.0, 1e-300]), np.array([4.0, 9.0, 1.0, 2.0, 3.0])
+    state = np.array(
+        [[0.5, 2.0, 0.0, 1.0, 0.0], [1.0, 3.0, 0.0, 2.0, 0.0], [0.1, 1.0, 0.5, 0.3, 0.2]]
+    )
+    sums, floors = np.random.default_rng(0).random((5, 4)), np.full(5, 0.1)
+    results = []
+    for module in (reference, cpu):
+        own = state.copy()
+        units = module.das_units(squares, sizes, own, kappa, 0.99, step)
+        slopes = module.das_slopes(sums, sizes, floors, own, relative)
+        results.append((units, own, slopes))
+    for defined, got in zip(*results, strict=True):
+        assert_allclose(got, defined, rtol=1e-12)
+    units, after, _ = results[1]
+    clipped = step > 1 and kappa == 10
+    assert (units[1] * 100 < 99 / 3) == clipped
+    assert units[3] == 1 / 2 and np.isfinite(np.float32(units)).all()
+    assert relative == bool((after[2] != 1).all())

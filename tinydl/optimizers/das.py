@@ -19,9 +19,15 @@ as far up the other side. DAS lets its bound of the rate grow or shrink by this 
 lies on it. So DAS trains one set of weights and recommends another, the average of late steps (equation 10). That takes
 the place of a schedule, which would have to know when training ends.
 
+**Where the weights begin.** Weights that are too large by a factor make the loss explode with depth, and then almost
+any small change fits all data; too small ones make gradients vanish. Before its first step DAS scales all matrices
+until neither is the case (equation 0, derived in `das_size.py`).
+
 **Equations.** Layers l are parameter tensors, L counts those of two or more dimensions, f_t and g_t are the mean loss
 and its gradient over the whole batch (of all processes), ρ_t = 1 - β1^t. All state starts at 0, c at 1.
 
+    0 size         before the first step, with S and E the smallest over all matrices of |g_l| |w_l| / (f - f_lb) and of
+                   <g_l, w_l> / (f - f_lb): w_l ← w_l exp(1 / L) while S < 1/10, w_l ← w_l exp(-1 / L) while E > 1/2
     1 outliers     n_l = RMS(g_l);   a_l = min(1, κ r_l / n_l), r_l² the mean of (a_l n_l)² in the steps before;
                    g̃_l = a_l g_l / e_l, e_l the first n_l that is not 0: numbers near 1, far from under- and overflow
     2 direction    m ← β1 m + (1 - β1) g̃;   v ← β2 v + (1 - β2) g̃²;   u = (m / ρ_t) / (√(v / (1 - β2^t)) + ε)
@@ -36,12 +42,12 @@ and its gradient over the whole batch (of all processes), ρ_t = 1 - β1^t. All 
    10 average      x ← x + k (w - x), k = (r + 1) / (t + r): x weighs step s about as s^r, whatever t is
    11 guard        a loss or gradient that is not finite: three quarters of the last step are taken back, c is halved
 
-Sources of the parts: 1 AdaGC, Wang et al. 2025, arXiv 2502.11034; 2 Adam, Kingma & Ba 2014, arXiv 1412.6980; 3
-Adafactor, Shazeer & Stern 2018, arXiv 1804.04235, with a floor by fan-in after Yang et al. 2023, arXiv 2310.17813;
-5, 6 MoMo; 7 the slope a step later is the hypergradient of Baydin et al. 2018, arXiv 1703.04782; 8, a bound that falls
-with depth: Bernstein et al. 2020, arXiv 2002.03432; 10 Shamir & Zhang 2013, arXiv 1212.1824 (polynomial-decay
-averaging). The root of φ, √L³ for L, the shares s and the constants of 7 are this project's own, found by measuring
-(benchmarks/das_log.md): the convergence theorems of the sources do not carry over.
+Sources of the parts: 0 in `das_size.py`; 1 AdaGC, Wang et al. 2025, arXiv 2502.11034; 2 Adam, Kingma & Ba 2014, arXiv
+1412.6980; 3 Adafactor, Shazeer & Stern 2018, arXiv 1804.04235, with a floor by fan-in after Yang et al. 2023, arXiv
+2310.17813; 5, 6 MoMo; 7 the slope a step later is the hypergradient of Baydin et al. 2018, arXiv 1703.04782; 8, a bound
+that falls with depth: Bernstein et al. 2020, arXiv 2002.03432; 10 Shamir & Zhang 2013, arXiv 1212.1824
+(polynomial-decay averaging). The bounds of 0, the root of φ, √L³ for L, the shares s and the constants of 7 are this
+project's own, found by measuring (benchmarks/das_log.md): the convergence theorems of the sources do not carry over.
 """
 
 from __future__ import annotations
@@ -57,11 +63,13 @@ from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
 from tinydl.initializers import fans
+from tinydl.optimizers import das_size
 from tinydl.optimizers.base import Optimizer, StepInfo, check_positive, check_range
 from tinydl.optimizers.schedules import Schedule
 from tinydl.parameters import ParameterStore, Segment
 
 PARTS = (
+    "size",
     "outliers",
     "relative",
     "forecast",
@@ -72,10 +80,10 @@ PARTS = (
     "guard",
 )
 VECTOR_SIZE = 0.1  # F_l of biases and scales
-SMALLEST_UNIT = 1e-30  # of e_l: 1 / e_l is a float32
 C_MIN = 1e-3  # from here c finds back to 1 within some 100 steps
 PATIENCE = 10  # unusable steps in a row after which the guard gives up
 PIECE = 8192  # elements that one thread passes over at a time: 32 KiB of float32
+KINDS = "Red"  # R: mean of (a n)²; e: unit of the gradient; d: scale of the last direction, √φ / max(1, RMS(u))
 
 
 class DAS(Optimizer):
@@ -91,15 +99,15 @@ class DAS(Optimizer):
         s_min, s_max: the smallest and largest share of the Polyak rate.
         H: bound of the rate, for a network of one layer.
         kappa: κ, how far a gradient may exceed its layer's usual size.
-        gamma, tau: γ, how fast the bound moves, and τ, how far steps may go too far: as the average evens out what
-            jumps to and fro, a little too far is best.
+        gamma, tau: γ, how fast the bound moves, and τ, how far steps may go too far. As the average evens out what
+            jumps to and fro, a little too far is fast; but rates that stay too large learn noise by heart.
         r: how much the average favours late steps; it spans about the last t / (r + 1) of them.
         weight_decay: λ, apart from the gradient.
         without: names of parts to switch off, to see what they do: any of ``PARTS``.
 
     Attributes:
         report: of the last step: rate, polyak_rate, c, agreement, predicted and real decrease of the loss, which bound
-            was active ("lr", "s_min", "s_max", "depth", "none" or "guard"), and the gradient's norm of each layer.
+            was active ("lr", "s_min", "s_max", "depth", "none", "size" or "guard"), each layer's norm of the gradient.
     """
 
     guards = True
@@ -113,10 +121,10 @@ class DAS(Optimizer):
         lower_bound: float = 0.0,
         s_min: float = 0.1,
         s_max: float = 0.3,
-        H: float = 0.2,
+        H: float = 0.3,
         kappa: float = 10.0,
-        gamma: float = 0.1,
-        tau: float = 0.25,
+        gamma: float = 0.4,
+        tau: float = 0.05,
         r: float = 8.0,
         weight_decay: float = 0.0,
         without: Sequence[str] = (),
@@ -137,7 +145,7 @@ class DAS(Optimizer):
         if unknown:
             raise ValueError(f"DAS: unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
         self.without = tuple(without)
-        self.report: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
 
     # ---- state --------------------------------------------------------------------------------------------
 
@@ -147,10 +155,9 @@ class DAS(Optimizer):
 
     def initial_scalars(self):
         names = ("t", "h", "eta", "q", "f", "bounded", "bad", "shown", "checksum")
-        state = {**dict.fromkeys(names, 0.0), "c": 1.0}
+        state = {**dict.fromkeys(names, 0.0), "c": 1.0, **das_size.initial_state()}
         for s in self.built_store().segments:
-            # R: mean of (a n)²; e: unit of the gradient; d: scale of the last direction, √φ / max(1, RMS(u))
-            state.update({f"{kind}:{s.parameter.name}": 0.0 for kind in "Red"})
+            state.update({f"{kind}:{s.parameter.name}": 0.0 for kind in KINDS})
         return state
 
     def build(self, store: ParameterStore) -> None:
@@ -169,11 +176,12 @@ class DAS(Optimizer):
             return
         self.layout = layout
         self.names = [s.parameter.name for s in layout]
-        self.keys = {kind: [f"{kind}:{name}" for name in self.names] for kind in "Red"}
+        self.keys = [f"{kind}:{name}" for kind in KINDS for name in self.names]
         self.sizes = np.array([s.stop - s.start for s in layout], np.float64)
         self.floors = np.array([smallest_size(s) for s in layout])
         self.decays = np.array([self.weight_decay * s.parameter.decay for s in layout])
-        self.depth = sum(len(s.parameter.shape) > 1 for s in layout)
+        self.matrices = np.array([len(s.parameter.shape) > 1 for s in layout], bool)
+        self.depth = int(self.matrices.sum())
         self.pieces = np.array(
             [
                 (layer, start, min(start + PIECE, s.stop))
@@ -183,24 +191,23 @@ class DAS(Optimizer):
             np.int64,
         ).reshape(-1, 3)
 
-    def of_layers(self, kind: str) -> NDArray:
-        return np.array([self.scalars[key] for key in self.keys[kind]])
-
-    def set_of_layers(self, kind: str, values: NDArray) -> None:
-        self.scalars.update(zip(self.keys[kind], values.tolist(), strict=True))
+    def of_layers(self) -> NDArray:
+        """R, e and d of the trainable layers, (3, layers)."""
+        scalars = self.scalars
+        return np.array([scalars[key] for key in self.keys]).reshape(3, -1)
 
     # ---- a step -------------------------------------------------------------------------------------------
 
     def step(self, loss: float | None = None) -> StepInfo:
         if loss is None:
             raise ValueError("DAS sets its rate from the loss: call step(loss)")
-        store, state = self.built_store(), self.scalars
+        state = self.scalars
         if state["shown"]:
             self.go_on_from_here()
         self.iterations += 1
         self.lay_out()
-        norms = np.sqrt(kernels.das_norms(store.grads, self.pieces, len(self.layout)))
-        total = math.sqrt(float(norms @ norms))
+        squares = kernels.das_norms(self.built_store().grads, self.pieces, len(self.layout))
+        total = math.sqrt(squares.sum())
         if not (math.isfinite(loss) and math.isfinite(total)):
             return self.take_back(loss, total)
         if loss < min(self.lower_bound, 0.0):
@@ -208,61 +215,80 @@ class DAS(Optimizer):
                 f"DAS: the loss is {loss}, below lower_bound={self.lower_bound}: "
                 "give a lower_bound that the loss cannot fall below"
             )
-        state["t"] += 1
         state["bad"] = 0.0
-        scales, q, slope_after = self.directions(norms)
+        self.squares = squares
+        if not state["sized"] and self.adjust_size(loss):
+            self.seen = {"rate": 0.0, "bound": "size", "scalings": state["scalings"]}
+            return StepInfo(0.0, total)
+        state["t"] += 1
+        scales, q, slope_after = self.directions(squares)
         forecast = self.forecast(loss)
         polyak = max(forecast - self.lower_bound, 0.0) / q if q > 0 else 0.0
         agreement = self.watch_agreement(slope_after)
         rate, bound = self.rate(polyak)
-        self.apply(rate, scales, rate * self.decays, self.share)
-        self.report = {
+        self.apply(rate * scales, rate * self.decays, self.share)
+        extras = {
             "rate": rate,
             "polyak_rate": polyak,
             "c": state["c"],
             "agreement": agreement,
             "predicted_decrease": state["eta"] * state["q"],  # of the step before, to compare with
             "real_decrease": state["f"] - loss if state["t"] > 1 else math.nan,
-            "bound": bound,
-            "layer_norms": dict(zip(self.names, norms.tolist(), strict=True)),
         }
+        self.seen = {**extras, "bound": bound}
         state["eta"], state["q"], state["f"] = rate, q, loss
         state["bounded"] = float(bound == "depth")
-        extras = {k: v for k, v in self.report.items() if isinstance(v, float)}
         return StepInfo(rate, total, extras)
 
-    def directions(self, norms: NDArray) -> tuple[NDArray, float, float]:
+    @property
+    def report(self) -> dict[str, Any]:
+        if not self.seen or self.seen["bound"] == "guard":
+            return dict(self.seen)
+        norms = np.sqrt(self.squares).tolist()
+        return {**self.seen, "layer_norms": dict(zip(self.names, norms, strict=True))}
+
+    def adjust_size(self, loss: float) -> bool:
+        """Equation 0: whether the matrices were scaled; otherwise they have their size from now on."""
+        asked = 0
+        if "size" not in self.without and self.depth:
+            store = self.built_store()
+            sums = kernels.das_sizes(store.values, store.grads, self.pieces, len(self.layout))
+            g_squares, (w_squares, products) = self.squares[self.matrices], sums[self.matrices].T
+            excess = loss - self.lower_bound
+            asked = das_size.asked(g_squares, w_squares, products, excess, self.scalars)
+        if asked:
+            self.scale(asked)
+        else:
+            self.scalars["sized"] = 1.0
+        return bool(asked)
+
+    def scale(self, asked: int) -> None:
+        """Multiply the matrices by exp(±1 / L), and with them their average."""
+        self.scalars["scalings"] += asked
+        shrunk_by = np.where(self.matrices, 1 - math.exp(asked / self.depth), 0.0)
+        self.apply(np.zeros(len(self.layout)), shrunk_by, 1.0)
+
+    def directions(self, squares: NDArray) -> tuple[NDArray, float, float]:
         """Equations 1 to 4. Each layer's factor of u, the slope q, and the slope along the step before."""
-        store, step = self.built_store(), int(self.scalars["t"])
-        n = norms / np.sqrt(self.sizes)
-        R, units, before = self.of_layers("R"), self.of_layers("e"), self.of_layers("d")
-        share = np.ones(len(n))
-        if "outliers" not in self.without and step > 1:
-            usual = np.sqrt(R / (1 - self.beta_2 ** (step - 1)))
-            known = (R > 0) & (n > self.kappa * usual)
-            share[known] = self.kappa * usual[known] / n[known]
-        units = np.where(units > 0, units, np.where(n > 0, np.maximum(n, SMALLEST_UNIT), 0))
-        g_scales = np.divide(share, units, out=np.zeros(len(n)), where=units > 0)
-        u_squares, m_times_u, w_squares, g_times_before = kernels.das_moments(
+        store, step, layers = self.built_store(), int(self.scalars["t"]), self.of_layers()
+        kappa = math.inf if "outliers" in self.without else self.kappa
+        units = kernels.das_units(squares, self.sizes, layers, kappa, self.beta_2, step)
+        sums = kernels.das_moments(
             store.values,
             store.grads,
             self.slots["m"],
             self.slots["v"],
             self.pieces,
-            g_scales,
+            units,
             self.beta_1,
             self.beta_2,
             self.epsilon,
             step,
-        ).T
-        scales = np.ones(len(n))
-        if "relative" not in self.without:
-            size_of_w = np.maximum(np.sqrt(w_squares / self.sizes), self.floors)
-            scales = np.sqrt(size_of_w) / np.maximum(1, np.sqrt(u_squares / self.sizes))
-        self.set_of_layers("R", self.beta_2 * R + (1 - self.beta_2) * (share * n) ** 2)
-        self.set_of_layers("e", units)
-        self.set_of_layers("d", scales)
-        return scales, float(units * scales @ m_times_u), float(units * before @ g_times_before)
+        )
+        relative = "relative" not in self.without
+        slope, after = kernels.das_slopes(sums, self.sizes, self.floors, layers, relative)
+        self.scalars.update(zip(self.keys, layers.ravel().tolist(), strict=True))
+        return layers[2], slope, after
 
     def forecast(self, loss: float) -> float:
         """Equation 5: the loss at w as all past tangents foresee it."""
@@ -305,39 +331,45 @@ class DAS(Optimizer):
         """k of equation 10."""
         return (self.r + 1) / (self.scalars["t"] + self.r)
 
-    def apply(self, rate: float, scales: NDArray, decays: NDArray, share: float) -> None:
-        """Equations 9 and 10."""
+    def apply(self, rates: NDArray, decays: NDArray, share: float) -> None:
+        """Equations 9 and 10, with each layer's factors of u and of w."""
         kernels.das_apply(
             self.built_store().values,
             self.average(),
             self.slots["m"],
             self.slots["v"],
             self.pieces,
-            rate * scales,
+            rates,
             decays,
             share,
             self.beta_1,
             self.beta_2,
             self.epsilon,
-            int(self.scalars["t"]),
+            max(1, int(self.scalars["t"])),
         )
 
     def take_back(self, loss: float, norm: float) -> StepInfo:
         """Equation 11. The moments have not seen this gradient; the last direction follows from them."""
         state, values = self.scalars, self.built_store().values
         state["bad"] += 1
-        if "guard" in self.without or state["t"] == 0 or state["bad"] > PATIENCE:
+        started = state["t"] or state["scalings"]
+        if "guard" in self.without or not started or state["bad"] > PATIENCE:
             raise FloatingPointError(
                 f"DAS: loss {loss}, gradient norm {norm}: not finite "
-                + ("in the first step" if state["t"] == 0 else f"{state['bad']:.0f} times in a row")
+                + (f"{state['bad']:.0f} times in a row" if started else "in the first step")
             )
+        if state["t"] == 0:
+            if state["scalings"] > 0:
+                self.scale(-1)
+            self.seen = {"rate": 0.0, "bound": "guard"}
+            return StepInfo(0.0, norm)
         back, before = 0.75 * state["eta"], values.copy()
-        self.apply(-back, self.of_layers("d"), np.zeros(len(self.layout)), 0.0)
+        self.apply(-back * self.of_layers()[2], np.zeros(len(self.layout)), 0.0)
         if "average" in self.slots:
             self.slots["average"] += values.dtype.type(self.share) * (values - before)
         state["eta"] -= back
         state["c"] = max(C_MIN, state["c"] / 2)
-        self.report = {"rate": -back, "c": state["c"], "bound": "guard"}
+        self.seen = {"rate": -back, "c": state["c"], "bound": "guard"}
         return StepInfo(-back, norm, {"c": state["c"]})
 
     # ---- weights to train and weights to use --------------------------------------------------------------

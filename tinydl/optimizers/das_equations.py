@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 class State:
     """Everything that DAS remembers from step to step."""
 
+    scalings: int = 0
+    S: float = 0.0
+    sized: bool = False
     t: int = 0
     h: float = 0.0
     eta: float = 0.0
@@ -35,10 +38,44 @@ def rms(x: NDArray) -> float:
     return math.sqrt(np.mean(np.square(x)))
 
 
+def adjusted_size(
+    weights: list[NDArray], gradients: list[NDArray], f: float, state: State
+) -> list[NDArray] | None:
+    """Equation 0: the weights with all matrices scaled, or None where they have their size."""
+    matrices = [(w, g) for w, g in zip(weights, gradients, strict=True) if w.ndim > 1]
+    shares: list[float] = []
+    slopes: list[float] = []
+    k, asked = state.scalings, 0
+    for w, g in matrices:
+        slope = math.sqrt(np.sum(g * g)) * math.sqrt(np.sum(w * w))
+        if slope > 0 and f > 0:
+            shares.append(np.sum(g * w) / f)
+            slopes.append(slope / f)
+    if slopes and abs(k) < 100:
+        S = min(slopes)
+        if k == 0:
+            state.S = S
+        if min(shares) > 1 / 2:
+            asked = -1 if k <= 0 else 0
+        elif S < 1 / 10:
+            asked = 1 if k >= 0 and state.S * math.exp(k / 4) <= S else 0
+    state.scalings += asked
+    state.sized = asked == 0
+    if asked == 0:
+        return None
+    return [math.exp(asked / len(matrices)) * w if w.ndim > 1 else w for w in weights]
+
+
 def das_step(
     weights: list[NDArray], gradients: list[NDArray], f: float, state: State, das: Any
 ) -> list[NDArray]:
     """New weights; their average is in ``state.x``. ``das`` has the hyperparameters (a ``DAS`` object)."""
+    # 0 size
+    if not state.sized:
+        resized = adjusted_size(weights, gradients, f - das.lower_bound, state)
+        if resized is not None:
+            state.x = dict(enumerate(resized))
+            return resized
     state.t += 1
     t, rho, rho_2 = state.t, 1 - das.beta_1**state.t, 1 - das.beta_2**state.t
     directions, q, slope_after = {}, 0.0, 0.0

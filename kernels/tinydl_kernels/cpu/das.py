@@ -11,6 +11,7 @@ import math
 import numpy as np
 from numba import prange
 
+from ..reference.das import SMALLEST_UNIT
 from ._jit import REASSOCIATE, jit
 from ._passes import Pass, check_floats, check_shape
 
@@ -22,6 +23,17 @@ def _norms(grad, pieces, sums):
         for k in range(g.size):
             squares += np.float64(g[k]) * np.float64(g[k])
         sums[p, 0] = squares
+
+
+def _sizes(value, grad, pieces, sums):
+    for p in prange(pieces.shape[0]):
+        w, g = value[pieces[p, 1] : pieces[p, 2]], grad[pieces[p, 1] : pieces[p, 2]]
+        squares, products = 0.0, 0.0
+        for k in range(w.size):
+            squares += np.float64(w[k]) * np.float64(w[k])
+            products += np.float64(w[k]) * np.float64(g[k])
+        sums[p, 0] = squares
+        sums[p, 1] = products
 
 
 def _moments(
@@ -95,7 +107,8 @@ def _collect(pieces, of_pieces, sums):
             sums[pieces[p, 0], k] += of_pieces[p, k]
 
 
-_NORMS, _MOMENTS, _APPLY = Pass(_norms, REASSOCIATE), Pass(_moments, REASSOCIATE), Pass(_apply)
+_NORMS, _SIZES, _MOMENTS = (Pass(f, REASSOCIATE) for f in (_norms, _sizes, _moments))
+_APPLY = Pass(_apply)
 
 
 def das_norms(grad: np.ndarray, pieces: np.ndarray, layers: int) -> np.ndarray:
@@ -106,6 +119,34 @@ def das_norms(grad: np.ndarray, pieces: np.ndarray, layers: int) -> np.ndarray:
     _NORMS(grad.size, grad, pieces, of_pieces)
     _collect(pieces, of_pieces, sums)
     return sums[:, 0]
+
+
+def das_sizes(value: np.ndarray, grad: np.ndarray, pieces: np.ndarray, layers: int) -> np.ndarray:
+    """Σ value² and Σ value grad of each layer. See `reference.das_sizes`."""
+    _check("das_sizes", pieces, value=value, grad=grad)
+    _check_layers("das_sizes", pieces, layers)
+    of_pieces, sums = np.empty((len(pieces), 2)), np.zeros((layers, 2))
+    _SIZES(value.size, value, grad, pieces, of_pieces)
+    _collect(pieces, of_pieces, sums)
+    return sums
+
+
+@jit
+def das_units(squares, sizes, state, kappa, beta_2, step):
+    """See `reference.das_units`."""
+    scales = np.zeros(len(squares))
+    known = 1 - beta_2 ** (step - 1)
+    for layer in range(len(squares)):
+        size, R, unit = math.sqrt(squares[layer] / sizes[layer]), state[0, layer], state[1, layer]
+        share = 1.0
+        if step > 1 and R > 0 and size > kappa * math.sqrt(R / known):
+            share = kappa * math.sqrt(R / known) / size
+        state[0, layer] = beta_2 * R + (1 - beta_2) * (share * size) ** 2
+        if unit == 0 and size > 0:
+            unit = state[1, layer] = max(size, SMALLEST_UNIT)
+        if unit > 0:
+            scales[layer] = share / unit
+    return scales
 
 
 def das_moments(
@@ -146,6 +187,21 @@ def das_moments(
     sums = np.zeros((len(g_scale), 4))
     _collect(pieces, of_pieces, sums)
     return sums
+
+
+@jit
+def das_slopes(sums, sizes, floors, state, relative):
+    """See `reference.das_slopes`."""
+    slope, after = 0.0, 0.0
+    for layer in range(len(sizes)):
+        unit, scale = state[1, layer], 1.0
+        after += unit * state[2, layer] * sums[layer, 3]
+        if relative:
+            size = max(math.sqrt(sums[layer, 2] / sizes[layer]), floors[layer])
+            scale = math.sqrt(size) / max(1.0, math.sqrt(sums[layer, 0] / sizes[layer]))
+        slope += unit * scale * sums[layer, 1]
+        state[2, layer] = scale
+    return slope, after
 
 
 def das_apply(

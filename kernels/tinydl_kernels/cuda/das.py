@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu.das import das_slopes, das_units  # numbers of layers: they are on the host
 from . import device
 from .arrays import check_floats
 from .device import ALIGNED, cuda, kernel
@@ -19,6 +20,8 @@ from .instructions import pointer
 from .passes import THREADS, check_flat
 
 SUMS = 4  # of das_moments
+
+__all__ = ["das_apply", "das_moments", "das_norms", "das_sizes", "das_slopes", "das_units"]
 
 
 def das_norms(grad: Any, pieces: Any, layers: int) -> Any:
@@ -53,6 +56,41 @@ def norms_kernel(dtype: str) -> Any:
             pointer(parts, zero)[piece] = shared[0]
 
     return norms
+
+
+def das_sizes(value: Any, grad: Any, pieces: Any, layers: int) -> Any:
+    """See `reference.das_sizes`. Waits for the device."""
+    check_flat("das_sizes", value=value, grad=grad)
+    like = value.dtype.type(0)
+    return _sums(sizes_kernel(value.dtype.name), 2, pieces, layers, (value, grad), like)
+
+
+@functools.cache
+def sizes_kernel(dtype: str) -> Any:
+    zero, wide, index = np.float64(0), np.dtype("float64"), np.int64(0)
+
+    @kernel(THREADS)
+    def sizes(value, grad, pieces, parts, like):
+        shared = cuda.shared.array((2, THREADS), wide, ALIGNED)
+        thread, piece, squares, products = cuda.threadIdx.x, cuda.blockIdx.x, zero, zero
+        start, stop = pointer(pieces, index)[3 * piece + 1], pointer(pieces, index)[3 * piece + 2]
+        for i in range(start + thread, stop, THREADS):
+            w, g = np.float64(pointer(value, like)[i]), np.float64(pointer(grad, like)[i])
+            squares += w * w
+            products += w * g
+        shared[0, thread], shared[1, thread] = squares, products
+        cuda.syncthreads()
+        half = THREADS // 2
+        while half > 0:
+            if thread < half:
+                for k in range(2):
+                    shared[k, thread] += shared[k, thread + half]
+            cuda.syncthreads()
+            half //= 2
+        if thread < 2:
+            pointer(parts, zero)[2 * piece + thread] = shared[thread, 0]
+
+    return sizes
 
 
 def das_moments(

@@ -10,6 +10,8 @@ told in `tinydl.optimizers.das`.
 
 import numpy as np
 
+SMALLEST_UNIT = 1e-30  # of a gradient: its reciprocal is still a float32
+
 
 def das_norms(grad, pieces, layers):
     """Σ grad² of each layer, (layers,) in float64."""
@@ -17,6 +19,33 @@ def das_norms(grad, pieces, layers):
     for layer, start, stop in pieces:
         squares[layer] += np.sum(np.square(grad[start:stop], dtype=np.float64))
     return squares
+
+
+def das_sizes(value, grad, pieces, layers):
+    """Σ value² and Σ value grad of each layer, (layers, 2) in float64."""
+    sums = np.zeros((layers, 2))
+    for layer, start, stop in pieces:
+        w, g = value[start:stop].astype(np.float64), grad[start:stop].astype(np.float64)
+        sums[layer] += w @ w, w @ g
+    return sums
+
+
+def das_units(squares, sizes, state, kappa, beta_2, step):
+    """What each layer's gradient is to be multiplied by, (layers,).
+
+    All arrays are float64 and have a number for each layer: ``squares`` is Σ grad², ``sizes`` counts elements, the
+    rows of ``state`` (3, layers) are R, e and the scale of the last direction. R and e are updated in place.
+    """
+    R, e, _ = state
+    n = np.sqrt(squares / sizes)
+    share = np.ones(len(n))
+    if step > 1:
+        usual = np.sqrt(R / (1 - beta_2 ** (step - 1)))
+        outliers = (R > 0) & (n / kappa > usual)
+        share[outliers] = kappa * usual[outliers] / n[outliers]
+    R[:] = beta_2 * R + (1 - beta_2) * (share * n) ** 2
+    e[:] = np.where(e > 0, e, np.where(n > 0, np.maximum(n, SMALLEST_UNIT), 0))
+    return np.divide(share, e, out=np.zeros(len(n)), where=e > 0)
 
 
 def das_moments(value, grad, m, v, pieces, g_scale, beta_1, beta_2, epsilon, step):
@@ -35,6 +64,22 @@ def das_moments(value, grad, m, v, pieces, g_scale, beta_1, beta_2, epsilon, ste
         w = value[part].astype(np.float64)
         sums[layer, :3] += u @ u, m_hat @ u, w @ w
     return sums
+
+
+def das_slopes(sums, sizes, floors, state, relative):
+    """(slope along the direction, slope along the one before), from what `das_moments` summed up.
+
+    The last row of ``state`` gets what each layer's u is to be multiplied by: √max(RMS(value), floor) over
+    max(1, RMS(u)), or 1 if not ``relative``.
+    """
+    _, e, scale = state
+    u_squares, m_times_u, w_squares, g_times_before = sums.T
+    after = np.sum(e * scale * g_times_before)
+    scale[:] = 1.0
+    if relative:
+        size = np.maximum(np.sqrt(w_squares / sizes), floors)
+        scale[:] = np.sqrt(size) / np.maximum(1, np.sqrt(u_squares / sizes))
+    return np.sum(e * scale * m_times_u), after
 
 
 def das_apply(value, average, m, v, pieces, rates, decays, share, beta_1, beta_2, epsilon, step):

@@ -39,7 +39,7 @@ def test_assembled(name, dtype):
 # Sums over many elements.
 IN_FLOAT64 = (
     "column_moments", "batch_norm_grad_sums", "layer_norm", "layer_norm_grad", "squared_norm", "das_norms",
-    "das_moments",
+    "das_sizes", "das_moments",
 )  # fmt: skip
 
 
