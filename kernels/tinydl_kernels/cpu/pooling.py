@@ -206,10 +206,17 @@ def max_pool2d_grad(
     argmax: np.ndarray,
     input_shape: tuple[int, int, int, int],
     out: np.ndarray | None = None,
+    *,
+    pool_size: Any = None,
+    strides: Any = None,
+    padding: Any = "valid",
 ) -> np.ndarray:
     """Gradient with respect to max_pool2d's x. See `reference.max_pool2d_grad`."""
     name = "max_pool2d_grad"
     check_floats(name, grad=grad)
+    if pool_size is not None:
+        g = pool_geometry(input_shape, pool_size, strides, padding)
+        check_shape(name, "grad", grad, g.output_shape)
     check_shape(name, "argmax", argmax, grad.shape)
     places = input_shape[1] * input_shape[2]
     if argmax.dtype != np.int32:

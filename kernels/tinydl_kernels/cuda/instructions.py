@@ -186,6 +186,34 @@ def multiply_add(typingctx, x, y, z):
     return types.int64(x, y, types.int64), write
 
 
+def _bits_of_float(x: Any) -> np.uint32:
+    return np.float32(x).view(np.uint32)
+
+
+@twin(_bits_of_float)
+def bits_of_float(typingctx, x):
+    """The 32 bits of a float32."""
+
+    def write(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], I32)
+
+    return types.uint32(types.float32), write
+
+
+def _float_of_bits(bits: Any) -> np.float32:
+    return np.uint32(bits).view(np.float32)
+
+
+@twin(_float_of_bits)
+def float_of_bits(typingctx, bits):
+    """The float32 of 32 bits."""
+
+    def write(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], F32)
+
+    return types.float32(types.uint32), write
+
+
 def _keep(x: Any) -> Any:
     return x
 

@@ -14,10 +14,12 @@ import numpy as np
 from ..windows import PoolGeometry, pool_geometry
 from . import device
 from .arrays import check_floats, deliver, output, plain
-from .device import cuda, kernel
+from .device import cuda, device_function, kernel
 from .instructions import pointer
 from .operands import divisor
 from .passes import THREADS, divide, each
+
+EVERYWHERE = 2**30  # rows and columns
 
 
 def max_pool2d(
@@ -107,13 +109,19 @@ def mean_kernel(dtype: str) -> Any:
 
 
 def max_pool2d_grad(
-    grad: Any, argmax: Any, input_shape: tuple[int, int, int, int], out: Any = None
+    grad: Any,
+    argmax: Any,
+    input_shape: tuple[int, int, int, int],
+    out: Any = None,
+    *,
+    pool_size: Any = None,
+    strides: Any = None,
+    padding: Any = "valid",
 ) -> Any:
     """See `reference.max_pool2d_grad`.
 
-    Which windows an input lies in is not known here, only who won them. A thread owns one row of one
-    channel of the input: it goes over all windows of that channel and takes the gradients of those that
-    its row won.
+    A thread owns one element of the input, and takes the gradients of the windows that it won, always in
+    the same order. Without `pool_size` it has to ask all windows of its channel.
     """
     name = "max_pool2d_grad"
     check_floats(name, grad=grad)
@@ -124,14 +132,23 @@ def max_pool2d_grad(
     if argmax.dtype != np.int32:
         raise TypeError(f"{name}: argmax must be int32, not {argmax.dtype}")
     device.check_array(name, "argmax", argmax)
-    batch, height, width, channels = input_shape
+    _, height, width, channels = input_shape
+    _, out_height, out_width, _ = grad.shape
+    # Windows so large, and beginning so early, that every one reaches every element
+    rows, columns, u, v, top, left = EVERYWHERE, EVERYWHERE, 1, 1, out_height, out_width
+    if pool_size is not None:
+        g = pool_geometry(tuple(input_shape), pool_size, strides, padding)
+        if grad.shape != g.output_shape:
+            raise ValueError(
+                f"{name}: grad must have the shape of max_pool2d's output, {g.output_shape}, got {grad.shape}"
+            )
+        (rows, columns), (u, v), ((top, _), (left, _)) = g.size, g.strides, g.padding
     grad, argmax = plain(grad), plain(argmax)
     dx = output(name, out, tuple(input_shape), grad.dtype, grad, argmax)
-    by, windows = (divisor(channels), divisor(height)), grad.shape[1] * grad.shape[2]
-    each(
-        max_grad_kernel(grad.dtype.name), batch * height * channels, (grad, argmax, dx),
-        (height, width, channels, windows), by, grad.dtype.type(0),
-    )  # fmt: skip
+    sizes = (width, channels, rows, columns, u, v, top, left, out_height, out_width)
+    by = tuple(map(divisor, (channels, width, height, u, v)))
+    arrays = (grad, argmax, dx)
+    each(max_grad_kernel(grad.dtype.name), dx.size, arrays, sizes, by, grad.dtype.type(0))
     return deliver(dx, out)
 
 
@@ -141,24 +158,32 @@ def max_grad_kernel(dtype: str) -> Any:
 
     @kernel(THREADS)
     def max_pool_grad(elements, g, argmax, dx, sizes, by, like):
-        height, width, channels, windows = sizes
+        width, channels, rows, columns, u, v, top, left, out_height, out_width = sizes
         i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if i >= elements:
             return
-        line, c = divide(i, by[0])
-        n, h = divide(line, by[1])
-        g_memory, winners, result = pointer(g, like), pointer(argmax, index), pointer(dx, like)
-        start = (n * height + h) * width * channels + c
-        for w in range(width):
-            result[start + w * channels] = zero
-        first = h * width
-        for window in range(windows):
-            place = (n * windows + window) * channels + c
-            w = winners[place] - first
-            if w >= 0 and w < width:
-                result[start + w * channels] += g_memory[place]
+        pixel, c = divide(i, by[0])
+        line, w = divide(pixel, by[1])
+        n, h = divide(line, by[2])
+        p_first, p_end = _windows_over(h, top, rows, u, by[3], out_height)
+        q_first, q_end = _windows_over(w, left, columns, v, by[4], out_width)
+        g_memory, winners, total = pointer(g, like), pointer(argmax, index), zero
+        for p in range(p_first, p_end):
+            for q in range(q_first, q_end):
+                place = ((n * out_height + p) * out_width + q) * channels + c
+                if winners[place] == h * width + w:
+                    total += g_memory[place]
+        pointer(dx, like)[i] = total
 
     return max_pool_grad
+
+
+@device_function
+def _windows_over(place, before, taps, stride, by, windows):
+    """The first window p with p stride - before <= place < p stride - before + taps, and the end of them."""
+    first, _ = divide(max(place + before - taps + stride, 0), by)
+    last, _ = divide(place + before, by)
+    return first, min(last + 1, windows)
 
 
 def avg_pool2d_grad(
@@ -199,12 +224,8 @@ def mean_grad_kernel(dtype: str) -> Any:
         pixel, c = divide(i, by[0])
         line, w = divide(pixel, by[1])
         n, h = divide(line, by[2])
-        # Windows p with p u - top <= h < p u - top + rows, and likewise along the width.
-        p_end, _ = divide(h + top, by[3])
-        q_end, _ = divide(w + left, by[4])
-        p_end, q_end = min(p_end + 1, out_height), min(q_end + 1, out_width)
-        p_first, _ = divide(max(h + top - rows + u, 0), by[3])
-        q_first, _ = divide(max(w + left - columns + v, 0), by[4])
+        p_first, p_end = _windows_over(h, top, rows, u, by[3], out_height)
+        q_first, q_end = _windows_over(w, left, columns, v, by[4], out_width)
         memory, total = pointer(g, like), zero
         for p in range(p_first, p_end):
             inside_h = min(p * u - top + rows, height) - max(p * u - top, 0)

@@ -48,6 +48,10 @@ def max_pool2d_grad(
     argmax: np.ndarray,
     input_shape: tuple[int, int, int, int],
     out: np.ndarray | None = None,
+    *,
+    pool_size: Any = None,
+    strides: Any = None,
+    padding: Any = "valid",
 ) -> np.ndarray:
     """Gradient with respect to max_pool2d's x: each window's gradient goes to its winner.
 
@@ -55,12 +59,18 @@ def max_pool2d_grad(
         grad: (N, OH, OW, C).
         argmax: (N, OH, OW, C) int32 from `max_pool2d`.
         input_shape: (N, H, W, C).
+        pool_size, strides, padding: those of `max_pool2d`. Not needed, but where each element collects
+            its gradient, as on a GPU, they tell in which windows to look.
 
     Returns:
         (N, H, W, C); elements that won several windows get the sum.
     """
     if argmax.shape != grad.shape:
         raise ValueError(f"argmax must have the shape of grad, {grad.shape}, got {argmax.shape}")
+    if pool_size is not None:
+        g = pool_geometry(input_shape, pool_size, strides, padding)
+        if grad.shape != g.output_shape:
+            raise ValueError(f"grad must have shape {g.output_shape}, got {grad.shape}")
     batch, height, width, channels = input_shape
     dx = np.zeros((batch, height * width, channels), grad.dtype)
     image = np.arange(batch)[:, None, None, None]

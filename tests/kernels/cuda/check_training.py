@@ -40,7 +40,8 @@ def compare(result, expected, dtype):
     elif isinstance(expected, np.ndarray):
         assert result.shape == expected.shape
         assert result.dtype == expected.dtype
-        scale = np.abs(expected).max(initial=1) if expected.dtype.kind == "f" else 1
+        finite = expected[np.isfinite(expected)]
+        scale = np.abs(finite).max(initial=1) if expected.dtype.kind == "f" else 1
         np.testing.assert_allclose(
             result, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * scale
         )
@@ -90,6 +91,7 @@ def test_kernels_take_what_their_definitions_take():
         "optimizers",
         "das",
         "embedding",
+        "half",
     )
     for module in (*modules, "recurrent", "sequences"):
         for name in MODULES[module]:

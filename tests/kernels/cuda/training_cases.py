@@ -34,6 +34,8 @@ def cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     yield from _pooling(case, normal)
     yield from _optimizers(case, normal, positive)
     yield from _sequences(case, rng, normal)
+    if dtype == "float32":
+        yield from _half(case, rng, normal)
 
 
 def _activations(case: Callable, normal: Callable, positive: Callable) -> Iterator[Case]:
@@ -96,9 +98,10 @@ def _pooling(case: Callable, normal: Callable) -> Iterator[Case]:
         yield case("max_pool2d", x, size, **options)
         yield case("avg_pool2d", x, size, **options)
         y, argmax = max_pool2d(x, size, **options)
-        yield case("max_pool2d_grad", normal(*y.shape), argmax, x.shape)
+        yield case("max_pool2d_grad", normal(*y.shape), argmax, x.shape, pool_size=size, **options)
         g = pool_geometry(x.shape, size, options.get("strides"), options.get("padding", "valid"))
         yield case("avg_pool2d_grad", normal(*g.output_shape), x.shape, size, **options)
+    yield case("max_pool2d_grad", normal(*y.shape), argmax, x.shape)  # every window is asked
 
 
 def _optimizers(case: Callable, normal: Callable, positive: Callable) -> Iterator[Case]:
@@ -121,6 +124,7 @@ def _optimizers(case: Callable, normal: Callable, positive: Callable) -> Iterato
     pieces = np.array([(1, 0, 90), (1, 90, 120), (0, 128, 300)])
     average, scales = normal(n), np.array([0.7, 1.3])
     yield case("das_norms", normal(n), pieces, 2)
+    yield case("das_sizes", normal(n), normal(n), pieces, 2)
     for step in (1, 3):
         arrays = (normal(n), normal(n), normal(n), positive(n), pieces)
         yield case("das_moments", *arrays, scales, *moments[:3], step)
@@ -149,3 +153,19 @@ def _sequences(case: Callable, rng: Any, normal: Callable) -> Iterator[Case]:
     )  # fmt: skip
     indices = rng.integers(0, 6, (4, 5))
     yield case("embedding_grad", indices, normal(4, 5, 3), normal(6, 3))
+
+
+def _half(case: Callable, rng: Any, normal: Callable) -> Iterator[Case]:
+    bits = rng.integers(0, 2**32, 300, dtype=np.uint32)
+    bits[:5] = (
+        0x7F800000,
+        0xFF800000,
+        0x7F800001,
+        0x7F7FFFFF,
+        0x3F808000,
+    )  # inf, NaN, largest, a tie
+    yield case("pack_bfloat16", bits.view(np.float32), np.zeros(300, np.uint16))
+    yield case("pack_bfloat16", normal(4, 6)[:, ::2], np.zeros((2, 12), np.uint16)[:, ::2])
+    packed = rng.integers(0, 0x7F80, 300).astype(np.uint16)  # finite
+    for accumulate in (False, True):
+        yield case("unpack_bfloat16", packed.reshape(10, 30), normal(300), accumulate)
