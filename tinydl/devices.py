@@ -25,8 +25,11 @@ class DeviceError(RuntimeError):
     """``device="cuda"`` where it cannot be had; the message says what is missing."""
 
 
-def require(name: str | None) -> None:
+def require(name: str | None, local_rank: int | None = None) -> None:
     """Check that the device of this name can be used here; None is the CPU.
+
+    Where several processes train together, each takes the GPU of its number on its computer, ``local_rank``; they
+    share GPUs where there are fewer.
 
     Raises:
         ValueError: there is no such name.
@@ -43,6 +46,9 @@ def require(name: str | None) -> None:
     except (ImportError, RuntimeError) as error:
         raise DeviceError(f"device='cuda': {error}") from None
     try:
+        if local_rank is not None:
+            cuda = library().cuda
+            cuda.Device(local_rank % cuda.runtime.getDeviceCount()).use()
         library().zeros(1)
     except Exception as error:  # whatever CuPy and the driver below it may find
         raise DeviceError(

@@ -7,10 +7,12 @@ that what reads too early, or gives memory up too early, shows.
 
 from __future__ import annotations
 
+import math
+import threading
 import weakref
 from collections import Counter
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -149,7 +151,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         assert out is not None and out.shape == value.shape and out.dtype == value.dtype
         out.fill(np.nan if out.dtype.kind == "f" else 0)
         target = Lent(out)
-        CURRENT.orders.append(lambda: target.memory().__setitem__(..., value))
+        current_stream().orders.append(lambda: target.memory().__setitem__(..., value))
         return out
 
     def set(self, array: np.ndarray, stream: Stream | None = None) -> None:
@@ -195,11 +197,13 @@ class Lent:
         owner = owner.obj if isinstance(owner, memoryview) else owner
         assert isinstance(owner, Pinned), "copies run by themselves only with pinned memory"
         self.owner, self.shape, self.dtype = weakref.ref(owner), array.shape, array.dtype
+        self.offset = array.ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
 
     def memory(self) -> np.ndarray:
         owner = self.owner()
         assert owner is not None, "memory was given up while it was copied"
-        return np.frombuffer(owner, self.dtype).reshape(self.shape)
+        count = math.prod(self.shape)
+        return np.frombuffer(owner, self.dtype, count, self.offset).reshape(self.shape)
 
 
 class Stream:
@@ -218,6 +222,13 @@ class Stream:
         COUNTS["waits"] += 1
         self.record().reach()
 
+    def __enter__(self) -> Stream:
+        ENTERED.streams = [*getattr(ENTERED, "streams", []), self]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        ENTERED.streams.pop()
+
 
 class Event:
     def __init__(self, stream: Stream, place: int) -> None:
@@ -234,7 +245,30 @@ class Event:
         self.reach()
 
 
+class Device:
+    """The only one; as it is the current one, entering it changes nothing."""
+
+    used: ClassVar[list[int]] = []
+
+    def __init__(self, number: int | None = None) -> None:
+        self.number = number
+
+    def use(self) -> None:
+        self.used.append(self.number or 0)
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+
 CURRENT = Stream()
+ENTERED = threading.local()  # the streams that a thread has entered
+
+
+def current_stream() -> Stream:
+    inner = getattr(ENTERED, "streams", [])
+    return inner[-1] if inner else CURRENT
 
 
 def asarray(x: Any, dtype: Any = None) -> DeviceArray:
@@ -251,7 +285,9 @@ class Library:
     asarray = staticmethod(asarray)
     cuda = SimpleNamespace(
         Stream=Stream,
-        get_current_stream=lambda: CURRENT,
+        get_current_stream=current_stream,
+        Device=Device,
+        runtime=SimpleNamespace(getDeviceCount=lambda: 2),
         alloc_pinned_memory=lambda size: Pinned(size),
     )
 

@@ -51,6 +51,10 @@ def stand_in(name):
 
 @pytest.fixture
 def gpu(monkeypatch):
+    make_stand_ins(monkeypatch)
+
+
+def make_stand_ins(monkeypatch):
     device = ModuleType("tinydl_kernels.cuda.device")
     device.namespace, device.require = lambda: LIBRARY, lambda: None
     monkeypatch.setitem(sys.modules, device.__name__, device)
@@ -443,16 +447,6 @@ def test_what_the_host_alone_can_compute_is_refused_before_anything_is_done(gpu)
         ):
             use(np.ones((4, 3)), labels(4), batch_size=4, device="cuda")
     assert not model.built
-
-
-def test_several_processes_are_refused(gpu):
-    class Two(tl.distributed.strategy.SingleProcess):
-        def __init__(self):
-            self.world = type("World", (), {"size": 2})()
-
-    model = made(mlp, SPARSE, "adam")
-    with pytest.raises(DeviceError, match="one process, and 2 were started"):
-        model.fit(ROWS, labels(20), strategy=Two(), device="cuda")
 
 
 def test_without_a_gpu_one_sentence_says_what_is_missing():

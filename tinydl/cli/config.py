@@ -116,7 +116,8 @@ class TrainingConfig(Section):
         1, ge=1, description="Passes in which a batch is computed, one part of it after another."
     )
     device: Literal["cpu", "cuda"] = Field(
-        "cpu", description="Where to compute: cpu, or cuda for an NVIDIA GPU (in one process)."
+        "cpu",
+        description="Where to compute: cpu, or cuda for an NVIDIA GPU (each process takes one).",
     )
     checkpoint_steps: int = Field(
         0, ge=0, description="Write a checkpoint every so many steps (0: at each epoch's end)."

@@ -17,9 +17,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from tinydl.configs import from_config
+from tinydl.devices import DeviceError
 from tinydl.distributed.buckets import Buckets
 from tinydl.distributed.communication import BlockingSums, PolledSums, ThreadedSums
 from tinydl.distributed.compression import BFloat16, Float16
+from tinydl.distributed.gpu_ranks import GPUGradients
 from tinydl.distributed.power_sgd import PowerSGD
 from tinydl.distributed.reduction import AllReduce
 from tinydl.distributed.replicas import Replicas, require_whole
@@ -112,8 +114,14 @@ class DataParallel(Replicas):
                 "SyncBatchNorm needs all of a batch at once, deterministic=True computes it shard by shard: use "
                 "BatchNorm"
             )
-        self._share_memory()
-        self.reduction.attach(self.world.side, self.store)
+        self.gpu: GPUGradients | None = None
+        self._shares_memory = False
+        if model.on_device:
+            self._refuse_what_needs_the_host()
+            self.gpu = GPUGradients(self.world.side, self.store, self.reduction)
+        else:
+            self._share_memory()
+            self.reduction.attach(self.world.side, self.store)
         self.sums = self._make_sums()
         self._cut()
         if self.sharded is not None:
@@ -152,20 +160,31 @@ class DataParallel(Replicas):
         if self.world.size == 1 or self.deterministic:
             return "none"
         if self.overlap == "auto":
-            return "none" if self.world.one_computer else "thread"
+            # A GPU leaves the cores free, whose memory carries the sums.
+            beside = self.model.on_device or not self.world.one_computer
+            return "thread" if beside and self.world.threads else "none"
         return "none" if self.overlap == "thread" and not self.world.threads else self.overlap
 
     def _make_sums(self) -> BlockingSums:
         way = self._way()
+        total = self.reduction.total if self.gpu is None else self.gpu.total
         if way == "thread":
-            return ThreadedSums(self.reduction.total, self.world.side)
+            return ThreadedSums(total, self.world.side)
         if way == "poll":
             return PolledSums(self.world.side, self.store.grads)
-        return BlockingSums(self.reduction.total)
+        return BlockingSums(total)
+
+    def _refuse_what_needs_the_host(self) -> None:
+        for name, chosen in (
+            ("deterministic=True", self.deterministic),
+            ("shard_optimizer=True", isinstance(self.reduction, ShardedUpdate)),
+            ("overlap='poll'", self.overlap == "poll"),
+        ):
+            if chosen:
+                raise DeviceError(f"DataParallel: device='cuda' cannot be had with {name} yet")
 
     def _share_memory(self) -> None:
         """On one computer, gradients that all ranks see are summed without messages (shared_memory.py)."""
-        self._shares_memory = False
         if self._way() != "none" or self.deterministic:
             return
         for name in self.reduction.sent_as_they_are:
@@ -230,11 +249,20 @@ class DataParallel(Replicas):
         """Whatever backward left over; the last bucket has a place of its own, the same on all ranks."""
         rest = self.buckets.rest()
         self._start(rest[:-1])
+        self._computed(rest[-1:])
         self.sums.finish(rest[-1:])
+        if self.gpu is not None:
+            self.gpu.finish()
 
     def _start(self, slices: list[slice]) -> None:
+        self._computed(slices)
         for part in slices:
             self.sums.start(part)
+
+    def _computed(self, slices: list[slice]) -> None:
+        if self.gpu is not None:
+            for part in slices:
+                self.gpu.computed(part)
 
     def update(self, loss: float) -> float:
         return super().update(loss) if self.sharded is None else self.sharded.update(loss)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.devices import to_host
 from tinydl.distributed.world import World
 from tinydl.parameters import ParameterStore
 
@@ -28,10 +29,11 @@ def checksum(values: NDArray) -> NDArray[np.uint64]:
 
 def check_equal(world: World, store: ParameterStore, step: int) -> None:
     """Raise ``DriftError`` on every rank, naming the first parameter that differs in forward order."""
-    if _equal(world, checksum(store.values)[None])[0]:
+    values = to_host(store.values)
+    if _equal(world, checksum(values)[None])[0]:
         return
-    ends = [*(s.start for s in store.segments[1:]), store.values.size]
-    parts = [store.values[s.start : end] for s, end in zip(store.segments, ends, strict=True)]
+    ends = [*(s.start for s in store.segments[1:]), values.size]
+    parts = [values[s.start : end] for s, end in zip(store.segments, ends, strict=True)]
     equal = _equal(world, np.stack([checksum(part) for part in parts]))
     last = int(np.flatnonzero(~equal)[-1])  # the buffer is in reverse order
     name = store.segments[last].parameter.name

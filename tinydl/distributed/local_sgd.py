@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.distributed.gpu_ranks import through_host
 from tinydl.distributed.replicas import Replicas, require_whole
 from tinydl.distributed.strategy import COUNT, TOTAL, Compute, Sums
 
@@ -78,7 +79,7 @@ class LocalSGD(Replicas):
 
     def average(self, array: NDArray, weight: float) -> None:
         array *= weight
-        self.world.allreduce(array)
+        through_host(array, self.world.allreduce)
 
     def synchronize(self) -> Sums | None:
         super().synchronize()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.distributed.drift import check_equal
+from tinydl.distributed.gpu_ranks import through_host
 from tinydl.distributed.strategy import SingleProcess, Sums, T
 from tinydl.distributed.sync_batch_norm import SyncBatchNorm
 from tinydl.distributed.world import World, world
@@ -36,7 +37,7 @@ class Replicas(SingleProcess):
         self.store = model.store
         check_same_model(self.world, model)
         for array in (self.store.values, *model.states, *model.optimizer.slots.values()):
-            self.world.broadcast(array)
+            through_host(array, self.world.broadcast)
         for layer in self.synchronized_layers():
             layer.world = self.world
 
@@ -88,7 +89,7 @@ class Replicas(SingleProcess):
     def synchronize(self) -> Sums | None:
         """The mean of the ranks' running statistics."""
         for state in self.model.states:
-            self.world.allreduce(state)
+            through_host(state, self.world.allreduce)
             state /= self.world.size
         return None
 

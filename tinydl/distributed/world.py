@@ -42,6 +42,7 @@ class World:
         threads: whether two threads may call the MPI library at once.
         wait: where it is set, collectives are begun only, and this function waits until their request is done.
         one_computer: whether all ranks are on the same one.
+        reads_gpu_memory: whether ``allreduce`` may be given arrays on a GPU; nothing else may.
     """
 
     rank = 0
@@ -50,6 +51,7 @@ class World:
     seconds = 0.0
     threads = True
     one_computer = True
+    reads_gpu_memory = False
     wait: Callable[[Any], None] | None = None
 
     @property
@@ -140,6 +142,12 @@ class MPIWorld(World):
     @functools.cached_property
     def side(self) -> World:  # type: ignore[override]
         return MPIWorld(self._mpi, self._comm.Dup())
+
+    @functools.cached_property
+    def reads_gpu_memory(self) -> bool:  # type: ignore[override]
+        from tinydl.distributed.gpu_ranks import reads_gpu_memory
+
+        return reads_gpu_memory(self._mpi)
 
     def split(self, color: int) -> World:
         return MPIWorld(self._mpi, self._comm.Split(color, self.rank))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinydl import devices
-from tinydl.devices import DeviceError
 from tinydl.distributed.strategy import SingleProcess
 from tinydl.losses import CategoricalCrossentropy
 from tinydl.training import evaluation
@@ -69,7 +68,8 @@ def fit(model: BaseModel, request: FitRequest) -> History:
     keep_freed_memory()
     check_epochs(request)
     strategy = choose_strategy(request)
-    check_device(model, request.device)
+    many = strategy.world.size > 1
+    check_device(model, request.device, strategy.world.local_rank if many else None)
     callbacks, checkpoint = take_checkpoint(request)
     saved = strategy.in_turn(lambda: checkpoint.prepare(request.resume)) if checkpoint else None
     seed, order_epoch = choose_order(model, request, saved)
@@ -104,24 +104,18 @@ def fit(model: BaseModel, request: FitRequest) -> History:
         return loop.run(saved)
 
 
-def check_device(model: BaseModel, device: str | None) -> None:
+def check_device(model: BaseModel, device: str | None, local_rank: int | None = None) -> None:
     """What is known before the data: is there such a device, and can it compute the model?"""
-    devices.require(device)
+    devices.require(device, local_rank)
     if device == "cuda":
         refuse_layers_for_the_host(model)
 
 
 def choose_strategy(request: FitRequest) -> SingleProcess:
-    """The one given. On a GPU it must be this process alone, for which a strategy of many has no use."""
+    """The one given. On a GPU a strategy of many has no use where there is one process."""
     strategy = request.strategy or SingleProcess()
-    if request.device != "cuda" or type(strategy) is SingleProcess:
-        return strategy
-    if strategy.world.size > 1:
-        raise DeviceError(
-            f"device='cuda' trains in one process, and {strategy.world.size} were started: several train together on "
-            "the CPU only"
-        )
-    return SingleProcess()
+    alone = request.device == "cuda" and strategy.world.size == 1
+    return SingleProcess() if alone else strategy
 
 
 def evaluate(

@@ -250,7 +250,7 @@ class TrainingLoop:
         predictions, mask = forward(model, x, training=True)
         if model.on_device:
             read = measure_later(model, self.tracker, predictions, y, sample_weight, mask)
-            if self.accumulate_steps == 1:
+            if self.accumulate_steps == 1 and self.strategy.world.size == 1:
                 return self.compute_backward_first(x, share, read)
             measured = read()
             loss = measured[0] / max(measured[1], 1)
