@@ -59,9 +59,9 @@ def gemm(spec: Gemm) -> Any:
     square, and share what they read from the cache.
     """
     tile, dtype = spec.tile, np.dtype(spec.dtype)
-    scalar, itemsize, threads = dtype.type, dtype.itemsize, tile.threads
+    itemsize, threads = dtype.itemsize, tile.threads
     height, width, depth, stages = tile.height, tile.width, tile.depth, tile.stages
-    math_of = multiplier(tile, dtype, spec.precision)
+    math_of, write = multiplier(tile, dtype, spec.precision), writer(spec)
     # Rows of tiles in shared memory are padded, so that what a warp touches at once, a column of one
     # or rows of the other, lies in different banks; see `multiply` for how much.
     a_pitch, b_pitch = height + math_of.padding, width + math_of.padding
@@ -72,17 +72,8 @@ def gemm(spec: Gemm) -> Any:
     multiply, places = math_of.multiply, math_of.places
     a_parts, b_parts, part_type = math_of.a_parts, math_of.b_parts, math_of.part_type
     rows, columns = math_of.rows, math_of.columns
-    row_run, row_inside, row_step = math_of.row_run, math_of.row_inside, math_of.row_step
-    run, column_step = math_of.column_run, math_of.column_step
-    operations = Operations(rows, columns, run)
-    clear, shift_rows, shift_columns = (
-        operations.clear,
-        operations.shift_rows,
-        operations.shift_columns,
-    )
-    wait, wait_for_all, along_rows = wait_for(stages - 2), wait_for(0), ALONG[spec.rows]
-    finish = finisher(spec.activation, scalar)
-    wide = spec.wide and run == 4
+    clear = Operations(rows, columns, 1).clear
+    wait, wait_for_all = wait_for(stages - 2), wait_for(0)
 
     # To read from images takes registers, which then are not there for more blocks.
     images = FOLDED in (*spec.a, *spec.b)
@@ -140,33 +131,55 @@ def gemm(spec: Gemm) -> Any:
             stage = stage + 1 if stage + 1 < stages else 0
 
         wait_for_all()  # no copy may be under way when the block ends
-        # What follows is done for the first elements of `sums`, to whose place the others move up.
-        row += first_row
-        column += first_column
         bias_start += product * steps[3]
+        write(sums, first_row + row, first_column + column, m, n, c_memory, c_start, c_rows, c_column,
+              bias_memory, bias_start, has_bias, alpha, beta, slope)  # fmt: skip
+
+    return multiply_tiles
+
+
+def writer(spec: Gemm) -> Any:
+    """The device function write(sums, row, column, m, n, c, c_start, c_rows, c_column, bias, bias_start,
+    has_bias, alpha, beta, slope): what a thread does to its sums in the end, and where they go.
+
+    Registers cannot be counted through, so all is done to the first `run` sums, to whose place the others
+    move up.
+    """
+    by = multiplier(spec.tile, np.dtype(spec.dtype), spec.precision)
+    rows, columns, run, column_step = by.rows, by.columns, by.column_run, by.column_step
+    row_run, row_inside, row_step = by.row_run, by.row_inside, by.row_step
+    operations = Operations(rows, columns, run)
+    shift_rows, shift_columns = operations.shift_rows, operations.shift_columns
+    along_rows, wide = ALONG[spec.rows], spec.wide and run == 4
+    finish = finisher(spec.activation, np.dtype(spec.dtype).type)
+
+    @device_function
+    def write(
+        sums, row, column, m, n, c, c_start, c_rows, c_column,
+        bias, bias_start, has_bias, alpha, beta, slope,
+    ):  # fmt: skip
         for i in range(rows):
             c_row = row + i // row_run * row_step + i % row_run * row_inside
             c_place = c_start + along_rows(c_row, c_rows)[0]
             for j in range(0, columns, run):
-                c_column_first = column + j // run * column_step
+                first = column + j // run * column_step
                 for e in range(run):
-                    if c_row < m and c_column_first + e < n:
-                        place = c_place + (c_column_first + e) * c_column
+                    if c_row < m and first + e < n:
+                        place = c_place + (first + e) * c_column
                         value = alpha * sums[0, e]
                         if beta != 0:
-                            value += beta * c_memory[place]
+                            value += beta * c[place]
                         if has_bias != 0:
-                            value += bias_memory[bias_start + c_column_first + e]
+                            value += bias[bias_start + first + e]
                         sums[0, e] = finish(value, slope)
                         if not wide:
-                            c_memory[place] = sums[0, e]
-                if wide and c_row < m and c_column_first < n:  # n is a multiple of four then
-                    place = c_place + c_column_first
-                    store4(c_memory, place, sums[0, 0], sums[0, 1], sums[0, 2], sums[0, 3])
+                            c[place] = sums[0, e]
+                if wide and c_row < m and first < n:  # n is a multiple of four then
+                    store4(c, c_place + first, sums[0, 0], sums[0, 1], sums[0, 2], sums[0, 3])
                 shift_columns(sums)
             shift_rows(sums)
 
-    return multiply_tiles
+    return write
 
 
 def finisher(activation: str | None, scalar: Any) -> Any:
