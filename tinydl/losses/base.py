@@ -60,15 +60,17 @@ class Loss:
         """
         predictions = self.check_predictions(predictions)
         samples = self.samples_shape(predictions)
-        keep = self.check_mask(to_host(mask), samples)
+        keep = None if mask is None else self.check_mask(to_host(mask), samples)
         checked = self.check_targets(predictions, np.asarray(targets), keep)
         weight = self.check_weight(sample_weight, samples, keep, predictions.dtype)
 
-        if is_on_device(predictions):
+        on_device = is_on_device(predictions)
+        if on_device:
             checked = beside(checked, predictions)
             weight = None if weight is None else beside(weight, predictions)
         losses, self.grad = self.weighted(predictions, checked, weight)
-        self.summed = later(np.sum(losses, dtype=np.float64))
+        summed = losses.sum(dtype=np.float64)
+        self.summed = later(summed) if on_device else summed
         self.count = int(np.prod(samples)) if keep is None else int(np.count_nonzero(keep))
 
     def mean_later(self) -> Callable[[], float]:

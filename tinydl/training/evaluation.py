@@ -38,7 +38,8 @@ def evaluate(
     total: Any = 0.0
     with closing(source.batches()) as batches:
         for sums in measured_batches(model, tracker, batches):
-            sums[0] += penalty * sums[1]
+            if penalty:
+                sums[0] += penalty * sums[1]
             total = total + sums
             if stop():
                 return None

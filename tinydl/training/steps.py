@@ -70,7 +70,9 @@ def measure_later(
 
 def regularization(model: BaseModel) -> Any:
     """Σ R(w) over the parameters that have a regularizer R; on a device what ``devices.now`` makes a number of."""
-    return later(sum((r.penalty(p.value) for p, r in model.regularized), 0.0))
+    if not model.regularized:
+        return 0.0
+    return later(sum(r.penalty(p.value) for p, r in model.regularized))
 
 
 def backward(model: BaseModel, count: float) -> None:
