@@ -57,7 +57,7 @@ def test_the_fast_version_follows_the_equations(seed, learning_rate, weight_deca
         das.step(f)
         for p, w in zip(parameters, weights, strict=True):
             assert_allclose(p.value, w, rtol=1e-9, atol=1e-12)
-    assert_allclose([das.scalars[k] for k in ("h", "c", "q")], [state.h, state.c, state.q])
+    assert_allclose([das.scalars[k] for k in ("eta", "c", "q")], [state.eta, state.c, state.q])
     das.to_evaluation_weights()
     for k, p in enumerate(parameters):
         assert_allclose(p.value, state.x[k], rtol=1e-9, atol=1e-12)
@@ -144,7 +144,7 @@ def test_the_bound_follows_the_agreement_of_slopes():
 
 def test_a_loss_at_its_lower_bound_stops_and_a_deeper_one_too():
     store, _, loss = quadratic()
-    das = DAS(lower_bound=2.0, without=("forecast",))
+    das = DAS(lower_bound=2.0)
     das.build(store)
     das.step(loss())
     before = store.values.copy()

@@ -6,17 +6,18 @@ the loss falls at first with slope <g, d>, so its tangent reaches a level f_lb a
     η = (f - f_lb) / <g, d>                                                                     (Polyak 1987)
 
 A loss that is convex along d lies above its tangent: no smaller rate can reach f_lb. For d = g this is Polyak's
-step size; Loizou et al. 2021 (SPS, arXiv 2002.10542) take it with a minibatch's f and g. One minibatch is noisy, so
-MoMo (Schaipp et al. 2024, arXiv 2305.07583) forecasts the loss from all past tangents, weighted as momentum weighs
-the gradients; with d a momentum direction the averages of <g, d> and of f then belong together.
+step size; Loizou et al. 2021 (SPS, arXiv 2002.10542) take it with a minibatch's f and g. Here d is a momentum
+direction, and the slope along it is taken of the averaged gradient. (MoMo, Schaipp et al. 2024, arXiv 2305.07583, then
+averages f likewise, each past loss continued along its tangent. Tangents promise more than the steps of DAS keep, and
+that forecast falls to half of the loss or less: with it, everything learns more slowly.)
 
 **Where the tangent ends.** A tangent foresees a small step only, and f_lb may be out of reach. How far one can trust it
 shows a step later: the slope along d has changed from <g, d> to <g', d>, with g' the next gradient. Their quotient
 is near 1 after a step that was far too short, 0 where the step ended at the minimum along d, and -1 where it climbed
-as far up the other side. DAS lets its bound of the rate grow or shrink by this agreement (equation 7).
+as far up the other side. DAS lets its bound of the rate grow or shrink by this agreement (equation 6).
 
 **Where the weights end.** A rate that stays large leaves the weights shaking about the valley's floor, and their mean
-lies on it. So DAS trains one set of weights and recommends another, the average of late steps (equation 10). That takes
+lies on it. So DAS trains one set of weights and recommends another, the average of late steps (equation 9). That takes
 the place of a schedule, which would have to know when training ends.
 
 **Where the weights begin.** Weights that are too large by a factor make the loss explode with depth, and then almost
@@ -33,20 +34,19 @@ and its gradient over the whole batch (of all processes), ρ_t = 1 - β1^t. All 
     2 direction    m ← β1 m + (1 - β1) g̃;   v ← β2 v + (1 - β2) g̃²;   u = (m / ρ_t) / (√(v / (1 - β2^t)) + ε)
     3 relative     φ_l = max(RMS(w_l), F_l), F_l = 1/√fan_in (0.1 for vectors);   d_l = √φ_l u_l / max(1, RMS(u_l))
     4 slope        q = Σ_l e_l <m_l / ρ_t, d_l>
-    5 forecast     h_t = β1 (h_{t-1} - ρ_{t-1} η_{t-1} q_{t-1}) + (1 - β1) f_t;   ĥ = h_t / ρ_t
-    6 polyak       P = max(ĥ - f_lb, 0) / q;   where q ≤ 0 there is no descent, and η = 0
-    7 agreement    A = Σ_l e_l <g̃_l, d_{l,t-1}> / q_{t-1} in [-1, 1];   c ← c exp(γ (A + τ)) in [c_min, 1], and c grows
+    5 polyak       P = max(f_t - f_lb, 0) / q;   where q ≤ 0 there is no descent, and η = 0
+    6 agreement    A = Σ_l e_l <g̃_l, d_{l,t-1}> / q_{t-1} in [-1, 1];   c ← c exp(γ (A + τ)) in [c_min, 1], and c grows
                    only where the bound c H / √L³ decided the step before
-    8 rate         η = min{ clip(lr, s_min P, s_max P), c H / √L³ }
-    9 update       w ← (1 - η λ) w - η d
-   10 average      x ← x + k (w - x), k = (r + 1) / (t + r): x weighs step s about as s^r, whatever t is
-   11 guard        a loss or gradient that is not finite: three quarters of the last step are taken back, c is halved
+    7 rate         η = min{ clip(lr, s_min P, s_max P), c H / √L³ }
+    8 update       w ← (1 - η λ) w - η d
+    9 average      x ← x + k (w - x), k = (r + 1) / (t + r): x weighs step s about as s^r, whatever t is
+   10 guard        a loss or gradient that is not finite: three quarters of the last step are taken back, c is halved
 
 Sources of the parts: 0 in `das_size.py`; 1 AdaGC, Wang et al. 2025, arXiv 2502.11034; 2 Adam, Kingma & Ba 2014, arXiv
 1412.6980; 3 Adafactor, Shazeer & Stern 2018, arXiv 1804.04235, with a floor by fan-in after Yang et al. 2023, arXiv
-2310.17813; 5, 6 MoMo; 7 the slope a step later is the hypergradient of Baydin et al. 2018, arXiv 1703.04782; 8, a bound
-that falls with depth: Bernstein et al. 2020, arXiv 2002.03432; 10 Shamir & Zhang 2013, arXiv 1212.1824
-(polynomial-decay averaging). The bounds of 0, the root of φ, √L³ for L, the shares s and the constants of 7 are this
+2310.17813; 5 as above; 6 the slope a step later is the hypergradient of Baydin et al. 2018, arXiv 1703.04782; 7, a
+bound that falls with depth: Bernstein et al. 2020, arXiv 2002.03432; 9 Shamir & Zhang 2013, arXiv 1212.1824
+(polynomial-decay averaging). The bounds of 0, the root of φ, √L³ for L, the shares s and the constants of 6 are this
 project's own, found by measuring (benchmarks/das_log.md): the convergence theorems of the sources do not carry over.
 """
 
@@ -72,7 +72,6 @@ PARTS = (
     "size",
     "outliers",
     "relative",
-    "forecast",
     "polyak",
     "agreement",
     "depth",
@@ -154,7 +153,7 @@ class DAS(Optimizer):
         return ("m", "v") if "average" in self.without else ("m", "v", "average")
 
     def initial_scalars(self):
-        names = ("t", "h", "eta", "q", "f", "bounded", "bad", "shown", "checksum")
+        names = ("t", "eta", "q", "f", "bounded", "bad", "shown", "checksum")
         state = {**dict.fromkeys(names, 0.0), "c": 1.0, **das_size.initial_state()}
         for s in self.built_store().segments:
             state.update({f"{kind}:{s.parameter.name}": 0.0 for kind in KINDS})
@@ -222,8 +221,7 @@ class DAS(Optimizer):
             return StepInfo(0.0, total)
         state["t"] += 1
         scales, q, slope_after = self.directions(squares)
-        forecast = self.forecast(loss)
-        polyak = max(forecast - self.lower_bound, 0.0) / q if q > 0 else 0.0
+        polyak = max(loss - self.lower_bound, 0.0) / q if q > 0 else 0.0
         agreement = self.watch_agreement(slope_after)
         rate, bound = self.rate(polyak)
         self.apply(rate * scales, rate * self.decays, self.share)
@@ -290,17 +288,8 @@ class DAS(Optimizer):
         self.scalars.update(zip(self.keys, layers.ravel().tolist(), strict=True))
         return layers[2], slope, after
 
-    def forecast(self, loss: float) -> float:
-        """Equation 5: the loss at w as all past tangents foresee it."""
-        state, t = self.scalars, self.scalars["t"]
-        if "forecast" in self.without:
-            return loss
-        fallen = (1 - self.beta_1 ** (t - 1)) * state["eta"] * state["q"]
-        state["h"] = self.beta_1 * (state["h"] - fallen) + (1 - self.beta_1) * loss
-        return state["h"] / (1 - self.beta_1**t)
-
     def watch_agreement(self, slope_after: float) -> float:
-        """Equation 7: A, and what follows from it for c."""
+        """Equation 6: A, and what follows from it for c."""
         state = self.scalars
         if state["q"] <= 0 or "agreement" in self.without:
             return 0.0
@@ -311,7 +300,7 @@ class DAS(Optimizer):
         return agreement
 
     def rate(self, polyak: float) -> tuple[float, str]:
-        """Equation 8, and which bound decided."""
+        """Equation 7, and which bound decided."""
         lr, c = self.learning_rate, self.scalars["c"]
         rate, bound = lr, "lr"
         if "polyak" not in self.without:
@@ -328,11 +317,11 @@ class DAS(Optimizer):
 
     @property
     def share(self) -> float:
-        """k of equation 10."""
+        """k of equation 9."""
         return (self.r + 1) / (self.scalars["t"] + self.r)
 
     def apply(self, rates: NDArray, decays: NDArray, share: float) -> None:
-        """Equations 9 and 10, with each layer's factors of u and of w."""
+        """Equations 8 and 9, with each layer's factors of u and of w."""
         kernels.das_apply(
             self.built_store().values,
             self.average(),
@@ -349,7 +338,7 @@ class DAS(Optimizer):
         )
 
     def take_back(self, loss: float, norm: float) -> StepInfo:
-        """Equation 11. The moments have not seen this gradient; the last direction follows from them."""
+        """Equation 10. The moments have not seen this gradient; the last direction follows from them."""
         state, values = self.scalars, self.built_store().values
         state["bad"] += 1
         started = state["t"] or state["scalings"]

@@ -21,7 +21,6 @@ class State:
     S: float = 0.0
     sized: bool = False
     t: int = 0
-    h: float = 0.0
     eta: float = 0.0
     q: float = 0.0
     c: float = 1.0
@@ -99,18 +98,15 @@ def das_step(
         # 4 slope
         q += e * float(np.sum(m_hat * d))
         slope_after += e * float(np.sum(scaled * state.d.get(k, np.zeros_like(w))))
-    # 5 forecast
-    fallen = (1 - das.beta_1 ** (t - 1)) * state.eta * state.q
-    state.h = das.beta_1 * (state.h - fallen) + (1 - das.beta_1) * f
-    # 6 polyak
-    P = max(state.h / rho - das.lower_bound, 0.0) / q if q > 0 else 0.0
-    # 7 agreement
+    # 5 polyak
+    P = max(f - das.lower_bound, 0.0) / q if q > 0 else 0.0
+    # 6 agreement
     if state.q > 0:
         A = min(1.0, max(-1.0, slope_after / state.q))
         change = das.gamma * (A + das.tau)
         if change < 0 or state.bounded:
             state.c = min(1.0, max(1e-3, state.c * math.exp(change)))
-    # 8 rate
+    # 7 rate
     eta, L = (
         min(max(das.learning_rate, das.s_min * P), das.s_max * P),
         sum(w.ndim > 1 for w in weights),
@@ -119,10 +115,10 @@ def das_step(
     if state.bounded:
         eta = state.c * das.H / L**1.5
     state.eta, state.q, state.d = eta, q, directions
-    # 9 update
+    # 8 update
     decay = eta * das.weight_decay
     new = [(1 - decay) * w - eta * directions[k] for k, w in enumerate(weights)]
-    # 10 average
+    # 9 average
     for k, w in enumerate(new):
         x = state.x.get(k, np.zeros_like(w))
         state.x[k] = x + (das.r + 1) / (t + das.r) * (w - x)
