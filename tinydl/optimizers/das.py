@@ -122,7 +122,7 @@ class DAS(Optimizer):
         s_max: float = 0.3,
         H: float = 0.3,
         kappa: float = 10.0,
-        gamma: float = 0.4,
+        gamma: float = 0.2,
         tau: float = 0.05,
         r: float = 8.0,
         weight_decay: float = 0.0,
