@@ -198,20 +198,47 @@ def _matrix_loader(share: _Share, depth: int, pitch: int) -> Loader:
         notes[PLACE] = keep(np.int32(p * pitch + o))
 
     @device_function
+    def copy_number(i, shared, place, here, outer_left, inner_left, outer_step, inner_step):
+        o, p = shift(i)
+        inside = (outer_left > o) & (inner_left > p)  # `and` would be a branch
+        count = (1 if width == 1 else min(width, outer_left - o)) if inside else 0
+        copy(shared, place + (p * pitch + o), here, o * outer_step + p * inner_step, count)
+
+    copy_all = _unrolled(copy_number, 0, copies)
+
+    @device_function
     def load(shared, place, memory, places, notes, outer, inner, bounds):
         here = moved(memory, places[0])
-        outer_left, inner_left = notes[OUTER_LEFT], notes[INNER_LEFT]
         outer_step, inner_step = np.int32(outer[0]), np.int32(inner[0])
+        outer_left, inner_left = notes[OUTER_LEFT], notes[INNER_LEFT]
         place += notes[PLACE]
-        for i in range(copies):
-            o, p = shift(i)
-            inside = (outer_left > o) & (inner_left > p)  # `and` would be a branch
-            count = (1 if width == 1 else min(width, outer_left - o)) if inside else 0
-            copy(shared, place + (p * pitch + o), here, o * outer_step + p * inner_step, count)
+        copy_all(shared, place, here, outer_left, inner_left, outer_step, inner_step)
         places[0] += depth * inner_step
         notes[INNER_LEFT] = inner_left - depth
 
     return Loader(begin, load, 1, 3)
+
+
+def _unrolled(copy_number: Any, first: int, count: int) -> Any:
+    """The device function that makes the copies first, first + 1, ... The compiler unrolls loops of eight; in
+    longer ones every copy would find its place and its step anew."""
+    if count <= 8:
+
+        @device_function
+        def few(shared, place, here, outer_left, inner_left, outer_step, inner_step):
+            for i in range(first, first + count):
+                copy_number(i, shared, place, here, outer_left, inner_left, outer_step, inner_step)
+
+        return few
+    one_half = _unrolled(copy_number, first, count // 2)
+    other_half = _unrolled(copy_number, first + count // 2, count - count // 2)
+
+    @device_function
+    def both(shared, place, here, outer_left, inner_left, outer_step, inner_step):
+        one_half(shared, place, here, outer_left, inner_left, outer_step, inner_step)
+        other_half(shared, place, here, outer_left, inner_left, outer_step, inner_step)
+
+    return both
 
 
 def _image_loader(layout: Layout, share: _Share, depth: int, pitch: int) -> Loader:

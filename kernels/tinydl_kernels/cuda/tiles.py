@@ -46,7 +46,7 @@ H200_MULTIPROCESSORS = 132
 #
 # What is known of them without a GPU is the machine code. Of all instructions in the loop over the sum, counted
 # in the assembler's output for sm_90, so many are multiply-adds, the work itself (matrices; images, forward):
-#     128x256: 87 %; 83 %      128x128: 82 %; 77 %
+#     128x256: 87 %; 83 %      128x128: 83 %; 77 %
 # It is what the arithmetic could reach if nothing were ever waited for. Speeds are not measured.
 TILES = {
     "float32": {

@@ -92,6 +92,15 @@ def test_matmul(monkeypatch, kind, name, layout):
     for precision in precisions:
         ptx = assemble(lambda p=precision: linear.matmul(a, b, bias=bias, precision=p))
         assert dtype == "float64" or ".f64" not in ptx
+        if layout == "nt":  # read element by element
+            check_unrolled(ptx, tiles.TILES[kind][name])
+
+
+def check_unrolled(ptx, tile):
+    """Each copy of a thread is an instruction of its own, with constants for its place."""
+    copies = (tile.height + tile.width) * tile.depth // tile.threads
+    loop = ptx.split("bar.sync")[-1]
+    assert loop.count("cp.async.ca") == copies
 
 
 @pytest.mark.parametrize("which", ["forward", "input", "weight"] if ALL else ["input"])
@@ -113,6 +122,8 @@ def test_convolutions(monkeypatch, kind, name, which):
         if tiles.suits_images(tiles.TILES[kind][name], precision):
             ptx = assemble(lambda p=precision: calls[which](p))
             assert dtype == "float64" or ".f64" not in ptx
+            if which == "input":
+                check_unrolled(ptx, tiles.TILES[kind][name])
 
 
 def test_places_in_images_are_found_once(monkeypatch):
