@@ -37,6 +37,7 @@ MODULES = {
     "losses": ("softmax_cross_entropy", "binary_cross_entropy"),
     "normalization": (
         "column_moments",
+        "running_moments",
         "batch_norm_apply",
         "batch_norm_grad_sums",
         "batch_norm_grad_input",

@@ -72,10 +72,13 @@ class BatchNorm(Layer):
         self.uses_batch = training and self.trainable and self.has_rows(self.x)
         if self.uses_batch:
             self.mean, var, self.count = self.moments(self.x)
-            self._move_running_moments(self.mean, var)
+            running = self.state["running_mean"], self.state["running_var"]
+            self.inv_std = kernels.running_moments(
+                self.mean, var, *running, self.momentum, self.epsilon
+            )
         else:
             self.mean, var = self.state["running_mean"].copy(), self.state["running_var"]
-        self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
+            self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
         gamma, beta = scale_and_shift(self)
         return kernels.batch_norm_apply(self.x, self.mean, self.inv_std, gamma, beta).reshape(
             x.shape
@@ -109,12 +112,6 @@ class BatchNorm(Layer):
     def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
         """dL/dγ and dL/dβ over all M rows that ``moments`` was taken over."""
         return dgamma, dbeta
-
-    def _move_running_moments(self, mean: NDArray, var: NDArray) -> None:
-        for name, batch_value in (("running_mean", mean), ("running_var", var)):
-            running = self.state[name]
-            running *= self.momentum
-            running += (1 - self.momentum) * batch_value
 
     def config(self) -> dict[str, Any]:
         return {"momentum": self.momentum, **scale_and_shift_config(self)}

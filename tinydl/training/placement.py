@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tinydl import devices
@@ -85,15 +86,32 @@ class Move:
         else:  # a later model with the same layers has them: its store is left alone
             for p, value in self.values:
                 p.value = self._there(value)
-        for layer in model.layers_in_order():
-            for name, array in layer.state.items():
-                layer.state[name] = self._there(array)
-        model.states = [self._there(array) for array in model.states]
+        self._move_states()
         if self.training:
             model.store.live_in(grads=self._there(self.grads))
             slots = model.optimizer.slots
             slots.update({name: self._there(slot) for name, slot in slots.items()})
         model.on_device = True
+
+    def _move_states(self) -> None:
+        """All of one type in one buffer: what copies states, as each step does, copies that."""
+        model = self.model
+        layers = list(model.layers_in_order())
+        states = {id(array): array for layer in layers for array in layer.state.values()}
+        buffers = []
+        for dtype in dict.fromkeys(array.dtype for array in states.values()):
+            arrays = [array for array in states.values() if array.dtype == dtype]
+            buffer = devices.library().asarray(np.concatenate([array.ravel() for array in arrays]))
+            start = 0
+            for array in arrays:
+                part = buffer[start : start + array.size].reshape(array.shape)
+                self.pairs[id(array)] = array, part
+                start += array.size
+            buffers.append(buffer)
+        for layer in layers:
+            for name, array in layer.state.items():
+                layer.state[name] = self.pairs[id(array)][1]
+        model.states = buffers
 
     def _there(self, array: NDArray) -> Any:
         """The device array for a host array; twins of a layer share theirs."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from ..reference.normalization import running_moments  # C numbers only: nothing to gain
 from ._jit import jit
 from ._passes import Pass, check_floats, check_out, check_shape, overlaps
 from .layer_normalization import layer_norm, layer_norm_grad
@@ -24,6 +25,7 @@ __all__ = [
     "column_moments",
     "layer_norm",
     "layer_norm_grad",
+    "running_moments",
 ]
 
 WIDE = 1024

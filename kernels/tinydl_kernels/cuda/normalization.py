@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from . import columns, device
@@ -10,7 +11,7 @@ from .arrays import check_floats, check_vector, deliver, output, packed, plain
 from .device import cuda, kernel
 from .instructions import pointer
 from .operands import divisor
-from .passes import THREADS, check_alike, divide, each
+from .passes import THREADS, check_alike, check_flat, divide, each
 from .rows import launch_rows
 
 
@@ -24,6 +25,37 @@ def column_moments(x: Any) -> tuple[Any, Any]:
     sums = columns.column_sums(columns.MOMENTS, (x, x, x, x), x.dtype.type(0))
     columns.finish(sums, columns.MOMENTS, len(x), x, mean, var)
     return mean, var
+
+
+def running_moments(
+    mean: Any, var: Any, running_mean: Any, running_var: Any, momentum: float, epsilon: float
+) -> Any:
+    """See `reference.running_moments`. One kernel, where each of these operations alone would be a launch."""
+    name = "running_moments"
+    check_flat(name, mean=mean, var=var, running_mean=running_mean, running_var=running_var)
+    t = mean.dtype.type
+    inv_std = device.namespace().empty(mean.shape, mean.dtype)
+    arrays = (mean, var, running_mean, running_var, inv_std)
+    scalars = (t(momentum), t(1 - momentum), t(epsilon), t(1))
+    each(running_kernel(mean.dtype.name), mean.size, arrays, *scalars)
+    return inv_std
+
+
+@functools.cache
+def running_kernel(dtype: str) -> Any:
+    @kernel(THREADS)
+    def move_moments(
+        elements, mean, var, running_mean, running_var, inv_std, momentum, rest, epsilon, one
+    ):
+        i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if i >= elements:
+            return
+        mu, v = pointer(mean, one)[i], pointer(var, one)[i]
+        pointer(running_mean, one)[i] = momentum * pointer(running_mean, one)[i] + rest * mu
+        pointer(running_var, one)[i] = momentum * pointer(running_var, one)[i] + rest * v
+        pointer(inv_std, one)[i] = one / math.sqrt(v + epsilon)
+
+    return move_moments
 
 
 def batch_norm_apply(

@@ -21,6 +21,18 @@ def column_moments(x):
     return mean.astype(x.dtype), var.astype(x.dtype)
 
 
+def running_moments(mean, var, running_mean, running_var, momentum, epsilon):
+    """Move the running moments towards those of a batch, in place; all of them (C,).
+
+    running_mean = momentum * running_mean + (1 - momentum) * mean, and running_var likewise.
+    Returns inv_std (C,) = 1 / sqrt(var + epsilon), of the batch.
+    """
+    for running, batch_value in ((running_mean, mean), (running_var, var)):
+        running *= momentum
+        running += (1 - momentum) * batch_value
+    return 1 / np.sqrt(var + epsilon)
+
+
 def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None):
     """y = gamma * (x - mean) * inv_std + beta; x (M, C), the others (C,)."""
     y = gamma * ((x - mean) * inv_std) + beta

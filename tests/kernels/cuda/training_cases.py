@@ -74,6 +74,8 @@ def _normalization(case: Callable, normal: Callable, positive: Callable) -> Iter
             normal(columns),
         )
         yield case("column_moments", x)
+        moments = normal(columns), positive(columns), normal(columns), positive(columns)
+        yield case("running_moments", *moments, 0.9, 1e-3)
         yield case("batch_norm_apply", x, mean, std, gamma, beta)
         yield case("batch_norm_grad_sums", g, x, mean, std)
         sums = normal(columns), normal(columns)
