@@ -25,10 +25,11 @@ WAITING = {
     "squared_norm": 1,
     "all_finite": 1,
     "das_norms": 1,
+    "das_sizes": 1,
     "das_moments": 1,
     "embedding_grad": 2,
 }
-RESULTS_ON_THE_HOST = ("das_norms", "das_moments")
+RESULTS_ON_THE_HOST = ("das_norms", "das_sizes", "das_units", "das_moments", "das_slopes")
 
 
 def stand_in(name):

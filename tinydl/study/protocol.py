@@ -17,8 +17,8 @@ loss in nats. A run whose loss, gradients or weights become non-finite counts as
 95 % confidence intervals (Student's t). Differences are in points: of accuracy, or of 1 % of the loss. A loss target
 is reached when the median of the last ten batches' losses is at or below it; the targets are those of ``tasks.py``.
 
-**On what DAS may be developed:** digits, sigmoid-6, cifar-cnn, names-lstm and label-noise; later tanh-20 was taken
-for it, too. The other tasks judge.
+**On what DAS may be developed:** digits, sigmoid-6, cifar-cnn, names-lstm and label-noise; later tanh-20 and relu-12
+were taken for it, too. The other tasks judge.
 
 **The tuning budget** (Dodge et al. 2019, arXiv 1909.03004): with k rates drawn at random from the seven of the grid,
 the metric that a user can expect of the best of them. DAS at its default needs one run.
