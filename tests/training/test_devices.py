@@ -27,7 +27,6 @@ WAITING = {
     "das_norms": 1,
     "das_sizes": 1,
     "das_moments": 1,
-    "embedding_grad": 2,
 }
 RESULTS_ON_THE_HOST = ("das_norms", "das_sizes", "das_units", "das_moments", "das_slopes")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 import tinydl_kernels as kernels
 from tinydl.arguments import positive_integer
 from tinydl.configs import as_config
+from tinydl.devices import is_on_device, later, now
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer, Shape
 from tinydl.regularizers import Regularizer
@@ -45,6 +46,9 @@ class Embedding(Layer):
         self.embeddings_initializer = get_initializer(embeddings_initializer)
         self.embeddings_regularizer = get_regularizer(embeddings_regularizer)
         self.mask_zero = bool(mask_zero)
+        self.unjudged: tuple[Any, Any] | None = (
+            None  # symbols on a device, and whether some are wrong
+        )
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         self.weight = self.add_parameter(
@@ -60,27 +64,44 @@ class Embedding(Layer):
 
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_shape(x)
-        self.x = self._indices(x)  # (N, …)
+        self.x = self._indices(x, training)  # (N, …)
         return self.weight.value[self.x]
 
     def backward(self, grad_output: NDArray) -> None:
+        if self.unjudged is not None:
+            (x, some_wrong), self.unjudged = self.unjudged, None
+            if now(some_wrong):
+                self._refuse(x, self._wrong(x))
         kernels.embedding_grad(self.x, grad_output, self.weight.grad)
 
     def compute_mask(self, x: NDArray, mask: NDArray | None) -> NDArray | None:
         return x != 0 if self.mask_zero else mask
 
-    def _indices(self, x: NDArray) -> NDArray:
-        """x as integers. Whole numbers that a data loader made floats are fine, others are not."""
-        with np.errstate(invalid="ignore"):  # a NaN has no integer: it is found below
-            indices = x if x.dtype.kind in "iu" else x.astype(np.int64)
-        wrong = (indices < 0) | (indices >= self.input_dim) | (indices != x)
+    def _indices(self, x: NDArray, training: bool) -> NDArray:
+        """x as integers. Whole numbers that a data loader made floats are fine, others are not.
+
+        In training on a device the answer is not waited for until ``backward``: so long, wrong ones pass for others.
+        """
+        indices, wrong = as_integers(x), self._wrong(x)
+        if training and is_on_device(x):
+            self.unjudged = x, later(wrong.any())
+            return np.clip(indices, 0, self.input_dim - 1)
+        self._refuse(x, wrong)
+        return indices
+
+    def _wrong(self, x: NDArray) -> NDArray:
+        """Where x is no whole number from 0 to V - 1."""
+        indices = as_integers(x)
+        wrong = (indices < 0) | (indices >= self.input_dim)
+        return wrong if indices is x else wrong | (indices != x)
+
+    def _refuse(self, x: NDArray, wrong: NDArray) -> None:
         if wrong.any():
             place = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise ValueError(
                 f"layer '{self.name}' expected whole numbers from 0 to {self.input_dim - 1}, "
                 f"got {x[place]} at {place}"
             )
-        return indices
 
     def config(self) -> dict[str, Any]:
         return {
@@ -90,3 +111,8 @@ class Embedding(Layer):
             "embeddings_regularizer": as_config(self.embeddings_regularizer),
             "mask_zero": self.mask_zero,
         }
+
+
+def as_integers(x: NDArray) -> NDArray:
+    with np.errstate(invalid="ignore"):  # a NaN has no integer: it differs from what comes out
+        return x if x.dtype.kind in "iu" else x.astype(np.int64)
