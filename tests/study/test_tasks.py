@@ -21,7 +21,7 @@ def test_the_twelve_tasks_of_the_study_and_the_batch_sizes():
     assert len(MAIN_TASKS) == 12 and len(LARGE_BATCH_TASKS) == 4
     assert [n for n in MAIN_TASKS if TASKS[n].development] == [
         *("digits", "sigmoid-6", "cifar-cnn", "names-lstm", "label-noise"),
-        "tanh-20",
+        *("tanh-20", "relu-12"),
     ]
     assert [TASKS[n].batch_size for n in LARGE_BATCH_TASKS] == [64, 256, 1024, 4096]
     assert len({TASKS[n].epochs for n in LARGE_BATCH_TASKS}) == 1
