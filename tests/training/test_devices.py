@@ -132,6 +132,8 @@ CASES = {
         lambda: [L.MultiHeadAttention(2, 2, causal=True, dropout=0.1), L.Flatten(), L.Dense(1)],
         SEQUENCES, labels(20, 2), "binary_crossentropy", tl.optimizers.Adam(clipnorm=0.1),
     ),
+    "das": (cnn, IMAGES, labels(20), SPARSE, tl.optimizers.DAS()),
+    "das without": (mlp, ROWS, labels(20), SPARSE, tl.optimizers.DAS(without=("average",), weight_decay=0.1)),
     "huber": (mlp, ROWS, normal(20, 3), "huber", "adam"),
     "mae": (mlp, ROWS, normal(20, 3), "mae", "adam"),
     "probabilities": (

@@ -62,6 +62,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.devices import to_host
 from tinydl.initializers import fans
 from tinydl.optimizers import das_size
 from tinydl.optimizers.base import Optimizer, StepInfo, check_positive, check_range
@@ -405,7 +406,7 @@ class DAS(Optimizer):
                 average[part] = values[part]
 
     def checksum(self) -> float:
-        return float(zlib.crc32(self.built_store().values.data))
+        return float(zlib.crc32(to_host(self.built_store().values).data))
 
 
 def smallest_size(s: Segment) -> float:

@@ -77,9 +77,9 @@ def lstm():
 
 
 CASES = {
-    "mlp": (mlp, ROWS, lambda: tl.optimizers.Adam(0.01)),
+    "mlp": (mlp, ROWS, tl.optimizers.DAS),
     "cnn": (cnn, IMAGES, lambda: tl.optimizers.SGD(0.05, momentum=0.9)),
-    "lstm": (lstm, WORDS, lambda: tl.optimizers.SGD(0.1)),
+    "lstm": (lstm, WORDS, lambda: tl.optimizers.Adam(0.01)),
 }
 
 
