@@ -137,7 +137,7 @@ def pinned(shape: tuple[int, ...], dtype: Any) -> NDArray:
     if size == 0:
         return np.empty(shape, dtype)
     memory = library().cuda.alloc_pinned_memory(size * np.dtype(dtype).itemsize)
-    return np.frombuffer(memory, dtype, size).reshape(shape)
+    return np.ndarray(shape, dtype, memory)
 
 
 class Arriving:

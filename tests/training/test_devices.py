@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 
 import tinydl as tl
-from tests.training.stand_in_cupy import COUNTS, CURRENT, LIBRARY, DeviceArray, bare, wrapped
+from tests.training.stand_in_cupy import (
+    COUNTS,
+    CURRENT,
+    LIBRARY,
+    USED,
+    DeviceArray,
+    Stream,
+    bare,
+    wrapped,
+)
 from tinydl.configs import as_config
 from tinydl.devices import DeviceError
 from tinydl.training.checkpoints import newest_checkpoint
@@ -488,3 +497,17 @@ def test_a_gpu_that_cupy_cannot_use_is_an_error_in_one_sentence(gpu, monkeypatch
     monkeypatch.setattr(type(LIBRARY), "zeros", fail, raising=False)
     with pytest.raises(DeviceError, match=r"CuPy cannot use the GPU: libnvrtc\.so is missing"):
         tl.devices.require("cuda")
+
+
+def test_cupy_has_what_was_asked_of_its_stand_in():
+    """Of all tests above. CuPy can be imported without a GPU, where it is installed."""
+    cupy = pytest.importorskip("cupy")
+    assert USED
+    for name in USED:
+        assert hasattr(cupy, name) or hasattr(cupy.ndarray, name), name
+    for name in vars(DeviceArray).keys() - {"host", "_does", *vars(object)}:
+        assert name.startswith("__") or hasattr(cupy.ndarray, name), name
+    for name in vars(Stream).keys() - {"orders"}:
+        assert name.startswith("__") or hasattr(cupy.cuda.Stream, name), name
+    assert cupy.cuda.alloc_pinned_memory
+    assert cupy.cuda.Event.synchronize
