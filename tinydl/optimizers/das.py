@@ -162,6 +162,7 @@ class DAS(Optimizer):
 
     def build(self, store: ParameterStore) -> None:
         super().build(store)
+        self.seen = {}
         self.layout: tuple[Segment, ...] = ()  # the trainable layers, as of the last step
         self.average()[...] = store.values
 

@@ -23,7 +23,7 @@ bound. Multiplying w_l by 1 + δ changes f by δ <g_l, w_l>, to first order.
 
 and ends for good when it asks for neither, or for the other one. (Before BatchNorm the loss does not depend on the
 weights' size: growing is in vain.) Layers whose weights or gradients are all 0 have no say. Both bounds are this
-project's own, found by measuring (benchmarks/das_log.md); from 0.3 to 0.8 and from 0.05 to 0.3 little changes. That
+project's own, found by measuring (benchmarks/das_log.md); from 0.3 to 0.6 and from 0.05 to 0.3 little changes. That
 the size of the first weights decides what can be learned, and can be set from what a network does with
 data: Mishkin & Matas 2016 (LSUV, arXiv 1511.06422); from its gradients: Zhu et al. 2021 (GradInit, arXiv 2102.08098).
 """
