@@ -1,9 +1,9 @@
 """Pooling for NumPy arrays; definitions in `reference.pooling`.
 
 Images are channels-last, so the innermost loop of every pass runs over the contiguous channels of one
-place, and vectorizes: a comparison becomes a mask, and two selections keep value and place. Where
-there are fewer channels than a vector has elements, the maximum goes along whole rows instead. Images
-are independent, so each belongs to one thread.
+place, and vectorizes: a comparison becomes a mask, and two selections keep value and place. Where the
+channels hardly fill a vector, the maximum goes along whole rows instead. Images are independent, so
+each belongs to one thread.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..windows import PoolGeometry, pool_geometry
 from ._jit import jit
 from ._passes import Pass, check_floats, check_out, check_shape
 
-FEW = 16  # channels: fewer do not fill a vector
+FEW = 16  # channels, as many as a vector's elements at most
 NOWHERE = np.int32(1 << 30)  # the place of what is no element: behind all others
 
 # --- loops ------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def _below(values, here, best, place):
 @jit(cache=False)
 def _beside(values, places, column, best, place):
     """best = max(best, values) by elements whose own places tell which comes first."""
-    for q in range(len(best)):
+    for q in range(len(values)):
         v, b = values[q], best[q]
         p, a = places[q] + column, place[q]
         equal = (v == b) | ((v != v) & (b != b))
@@ -85,35 +85,34 @@ def _beside(values, places, column, best, place):
 
 
 @jit(cache=False)
-def _max_image_by_rows(x, window, y, argmax):
-    """The same for few channels: a window's maximum down its columns, then along them, for every place
-    of a row at once, wanted or not; what the strides pick is copied."""
-    height, width, channels = x.shape
+def _max_rows_image(x, width, channels, window, y, argmax, values, places):
+    """The same for few channels, x (H, W * C) -> y (OH, OW * C): a window's maximum down its columns, then
+    along them, for every place of a row at once, wanted or not; what the strides pick is copied.
+
+    values and places (2, elements of a row with its padding) hold what is no element at first.
+    """
     taps_h, taps_w, stride_h, stride_w, top, left = window
-    rows = x.reshape(height, width * channels)
-    inside = slice(left * channels, (left + width) * channels)
-    padded = (max(left + width, (y.shape[1] - 1) * stride_w) + taps_w) * channels
-    down, down_place = np.full(padded, -np.inf, x.dtype), np.full(padded, NOWHERE, np.int32)
-    best, place = np.empty(padded, x.dtype), np.empty(padded, np.int32)
+    padding, row, padded = left * channels, width * channels, values.shape[1]
+    down, best = values[0], values[1]
+    down_place, place = places[0], places[1]
     for i in range(y.shape[0]):
-        h0, h1 = _bounds(i, stride_h, top, taps_h, height)
-        _first(rows[h0], np.int32(h0 * width), down[inside], down_place[inside])
+        h0, h1 = _bounds(i, stride_h, top, taps_h, len(x))
+        inside, its_place = down[padding : padding + row], down_place[padding : padding + row]
+        _first(x[h0], np.int32(h0 * width), inside, its_place)
         for h in range(h0 + 1, h1):
-            _below(rows[h], np.int32(h * width), down[inside], down_place[inside])
+            _below(x[h], np.int32(h * width), inside, its_place)
         for q in range(padded):
             best[q] = down[q]
             place[q] = down_place[q]
         for t in range(1, taps_w):
-            end = padded - t * channels
-            later, its_place = down[t * channels :], down_place[t * channels :]
-            _beside(later, its_place, np.int32(t), best[:end], place[:end])
-        for j in range(y.shape[1]):
-            picked = slice(j * stride_w * channels, (j * stride_w + 1) * channels)
-            values, places, column = best[picked], place[picked], np.int32(j * stride_w - left)
-            y_here, place_here = y[i, j], argmax[i, j]
+            shift = t * channels
+            _beside(down[shift:], down_place[shift:], np.int32(t), best, place)
+        y_row, argmax_row = y[i], argmax[i]
+        for j in range(len(y_row) // channels):
+            here, there, column = j * channels, j * stride_w * channels, j * stride_w - left
             for c in range(channels):
-                y_here[c] = values[c]
-                place_here[c] = places[c] + column
+                y_row[here + c] = best[there + c]
+                argmax_row[here + c] = place[there + c] + column
 
 
 @jit(cache=False)
@@ -162,10 +161,12 @@ def _avg_grad_image(grad, window, dx):
 
 def _max(x, window, y, argmax):
     for n in prange(len(x)):
-        if x.shape[3] < FEW and window[1] > 1:
-            _max_image_by_rows(x[n], window, y[n], argmax[n])
-        else:
-            _max_image(x[n], window, y[n], argmax[n])
+        _max_image(x[n], window, y[n], argmax[n])
+
+
+def _max_rows(x, width, channels, window, y, argmax, values, places):
+    for n in prange(len(x)):
+        _max_rows_image(x[n], width, channels, window, y[n], argmax[n], values[n], places[n])
 
 
 def _max_grad(grad, argmax, dx):
@@ -183,7 +184,8 @@ def _avg_grad(grad, window, dx):
         _avg_grad_image(grad[n], window, dx[n])
 
 
-_MAX, _MAX_GRAD, _AVG, _AVG_GRAD = Pass(_max), Pass(_max_grad), Pass(_avg), Pass(_avg_grad)
+_MAX, _MAX_ROWS, _MAX_GRAD = Pass(_max), Pass(_max_rows), Pass(_max_grad)
+_AVG, _AVG_GRAD = Pass(_avg), Pass(_avg_grad)
 
 
 # --- kernels ----------------------------------------------------------------------------------------
@@ -197,8 +199,25 @@ def max_pool2d(
     g = pool_geometry(x.shape, pool_size, strides, padding)
     y = np.empty(g.output_shape, x.dtype)
     argmax = np.empty(g.output_shape, np.int32)
-    _MAX(x.size, np.ascontiguousarray(x), _window(g), y, argmax)
+    x = np.ascontiguousarray(x)
+    if g.channels > FEW or g.size[1] == 1:
+        _MAX(x.size, x, _window(g), y, argmax)
+    else:
+        _max_by_rows(x, g, y, argmax)
     return y, argmax
+
+
+def _max_by_rows(x: np.ndarray, g: PoolGeometry, y: np.ndarray, argmax: np.ndarray) -> None:
+    """`_MAX_ROWS` with rows in one piece, and its working memory."""
+    left, right = g.padding[1]
+    padded = max(left + g.width + right, (y.shape[2] - 1) * g.strides[1] + g.size[1]) * g.channels
+    values = np.full((g.batch, 2, padded), -np.inf, x.dtype)
+    places = np.full((g.batch, 2, padded), NOWHERE, np.int32)
+    rows = x.reshape(g.batch, g.height, g.width * g.channels)
+    y_rows, argmax_rows = (
+        out.reshape(*out.shape[:2], out.shape[2] * g.channels) for out in (y, argmax)
+    )
+    _MAX_ROWS(x.size, rows, g.width, g.channels, _window(g), y_rows, argmax_rows, values, places)
 
 
 def max_pool2d_grad(
