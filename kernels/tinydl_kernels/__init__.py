@@ -48,7 +48,7 @@ def _is_cuda(args: tuple, kwargs: dict[str, Any]) -> bool:
     for value in (*args, *kwargs.values()):
         if isinstance(value, np.ndarray):
             return False
-        if hasattr(value, "__cuda_array_interface__"):
+        if hasattr(type(value), "__cuda_array_interface__"):  # of the value itself it would be made
             return True
     return False
 

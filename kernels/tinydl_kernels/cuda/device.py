@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MISSING = "{} is missing: pip install 'tinydl[cuda]'"
+MISSING = "{} is missing: pip install 'tinydl[cuda]' ('tinydl[cuda12]' where the driver is for CUDA 12)"
 
 try:
     import numba_cuda  # noqa: F401  (older versions of Numba have a numba.cuda of their own)
@@ -207,7 +207,10 @@ def memory(x: Any) -> Any:
 
 
 def address(x: Any) -> int:
-    return (x.__array_interface__ if SIMULATED else x.__cuda_array_interface__)["data"][0]
+    if SIMULATED:
+        return x.__array_interface__["data"][0]
+    pointer = getattr(x.data, "ptr", None)  # CuPy's; quicker than to describe the whole array
+    return x.__cuda_array_interface__["data"][0] if pointer is None else pointer
 
 
 def namespace() -> Any:
@@ -220,7 +223,7 @@ def check_array(where: str, name: str, x: Any) -> None:
     Raises:
         TypeError: x is not in the device's memory.
     """
-    if not SIMULATED and not hasattr(x, "__cuda_array_interface__"):
+    if not SIMULATED and not hasattr(type(x), "__cuda_array_interface__"):
         raise TypeError(
             f"{where}: {name} is a {type(x).__module__}.{type(x).__qualname__}, which is not in the "
             "GPU's memory; cupy.asarray copies it there"
