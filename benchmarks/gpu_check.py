@@ -1,13 +1,15 @@
 """Everything that needs a GPU, in one run of a few minutes: are the CUDA kernels right, and how fast are they?
 
     python benchmarks/gpu_check.py                    # writes gpu-check.json and gpu-check.png
-    python benchmarks/gpu_check.py --only right       # or ladder, matmul, conv2d
+    python benchmarks/gpu_check.py --only right       # or ladder, matmul, conv2d, steps
 
 Needs numba-cuda and CuPy (pip install 'tinydl[cuda]'); PyTorch takes part where it can be imported, and brings
 cuDNN and products in TF32 and bfloat16. Exit code 0: all results are right. 1: some are wrong. 2: there is no GPU.
 
 Right: against float64 computed by the GPU's own library (convolutions: by the definition, on the CPU), on fresh
 random numbers, into memory full of NaN, with what lies around the result guarded.
+
+Steps: the losses of resnet8's first 50 steps against the CPU's, and images a second against PyTorch (gpu_steps.py).
 
 Fast: against cuBLAS and cuDNN in the same run, on the same random numbers, in float32 without TF32. Contenders
 take turns; each turn is a graph of several calls, replayed between two events, so that what Python needs to start a
@@ -32,6 +34,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gpu_steps
 import numpy as np
 
 # Largest ||result - expected|| / ||expected||.
@@ -436,10 +439,13 @@ def picture(results: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     parts = [part for part in ("ladder", "matmul", "conv2d") if results.get(part)]
-    if not parts:
+    rows = len(parts) + ("steps" in results)
+    if not rows:
         return
-    figure, axes = pyplot.subplots(len(parts), 1, figsize=(11, 4 * len(parts)), squeeze=False)
-    for part, axis in zip(parts, axes[:, 0], strict=True):
+    figure, axes = pyplot.subplots(rows, 1, figsize=(11, 4 * rows), squeeze=False)
+    if "steps" in results:
+        steps_picture(results["steps"], axes[-1, 0])
+    for part, axis in zip(parts, axes[:, 0], strict=False):
         cases = results[part]
         names = list(dict.fromkeys(name for case in cases for name in case["contenders"]))
         labels = ["x".join(map(str, c["shape"])) + " " + c.get("pass", "") for c in cases]
@@ -455,10 +461,26 @@ def picture(results: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
+def steps_picture(steps: dict[str, Any], axis: Any) -> None:
+    for name in ("gpu", "cpu"):
+        axis.plot(
+            steps["losses"][name], label=f"loss, {name}", linestyle="-" if name == "gpu" else ":"
+        )
+    axis.set_xlabel("step")
+    speeds = "; ".join(
+        f"{case['batch']}: "
+        + ", ".join(f"{k} {v:,.0f}" for k, v in case["images_per_second"].items())
+        for case in steps["speeds"]
+    )
+    axis.set_title(f"resnet8, images/s by batch size: {speeds}", fontsize=8)
+    axis.legend(fontsize=7)
+
+
 def main() -> int:
     parts = {"ladder": ladder_speeds, "matmul": matmul_speeds, "conv2d": conv2d_speeds}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=["right", *parts], default=["right", *parts])
+    choices = ["right", *parts, "steps"]
+    parser.add_argument("--only", nargs="+", choices=choices, default=choices)
     parser.add_argument("--out", type=Path, default=Path("gpu-check"), help="name of the results")
     parser.add_argument("--seed", type=int, help="of the random numbers; drawn anew if not given")
     arguments = parser.parse_args()
@@ -491,6 +513,9 @@ def main() -> int:
     for name, measure in parts.items():
         if name in arguments.only:
             results[name] = measure(cupy, torch)
+    if "steps" in arguments.only:
+        results["steps"] = gpu_steps.measure(torch, seed % 2**32)
+        wrong += [] if results["steps"]["losses"]["right"] else ["losses"]
     for case in results.get("ladder", []):
         report(case)
     summary(results)
