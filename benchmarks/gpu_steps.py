@@ -1,0 +1,184 @@
+"""Whole training steps on a GPU, for gpu_check.py: is the loss what the CPU computes, and how many images a second?
+
+Right: resnet8 is trained for 50 steps on the GPU in float32, on the CPU in float32, and on the CPU in float64. Rounding
+grows from step to step, so no fixed limit fits. The GPU's losses may be ten times as far from those in float64 as the
+CPU's have been at most up to that step.
+
+Fast: images a second in ``fit``, from arrays in the host's memory to updated weights, against the same network in
+PyTorch (eager, float32 without TF32, channels last), which reads the same batches from the same loader and copies them
+from pinned memory. Epochs take turns; the first of each does not count. Medians.
+
+State: written without a GPU, and never run on one.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+SHAPE, CLASSES = (32, 32, 3), 10
+STEPS, BATCH = 50, 64
+SLACK = 10.0  # times the CPU's own rounding error
+BATCHES = (128, 512, 2048)
+EPOCHS, EPOCH_IMAGES = 4, 16384
+RATE, MOMENTUM = 0.05, 0.9
+
+
+def images(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Noise with a pattern of its class: something that can be learned."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(CLASSES, size=number)
+    patterns = rng.standard_normal((CLASSES, *SHAPE), dtype=np.float32)
+    return patterns[labels] + 2 * rng.standard_normal((number, *SHAPE), dtype=np.float32), labels
+
+
+def network(dtype: str = "float32") -> Any:
+    import tinydl as tl
+
+    model = tl.architectures.build("resnet8", SHAPE, CLASSES, seed=0)
+    if dtype != "float32":
+        weights = model.get_weights()
+        model = tl.Sequential.from_config({**model.config(), "dtype": dtype})
+        model.build_model(SHAPE)
+        model.set_weights(weights)
+    optimizer = tl.optimizers.SGD(RATE, momentum=MOMENTUM)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    return model
+
+
+# --- right ----------------------------------------------------------------------------------------
+
+
+def losses(
+    device: str, dtype: str, seed: int, steps: int = STEPS, batch: int = BATCH
+) -> list[float]:
+    """The loss at each of the first steps."""
+    import tinydl as tl
+
+    x, y = images(steps * batch, seed)
+    means: list[float] = []
+    callback = tl.callbacks.LambdaCallback(
+        on_train_batch_end=lambda _, logs: means.append(logs["loss"])
+    )
+    network(dtype).fit(
+        x.astype(dtype), y, batch_size=batch, shuffle=False, verbose=0, callbacks=callback, device=device
+    )  # fmt: skip
+    sums = np.arange(1, steps + 1) * np.array(means)  # logs hold means over the epoch so far
+    return np.diff(sums, prepend=0.0).tolist()
+
+
+def compare(found: list[float], narrow: list[float], wide: list[float]) -> dict[str, Any]:
+    """``found`` against the losses in float64, ``wide``, as measured by how far float32 is from them on the CPU."""
+    a, b, c = (np.array(values) for values in (found, narrow, wide))
+    allowed = SLACK * np.maximum.accumulate(np.maximum(abs(b - c), 1e-6 * abs(c)))
+    excess = abs(a - c) / allowed
+    right = bool(np.isfinite(a).all() and (excess <= 1).all())
+    return {
+        "right": right,
+        "worst": float(excess.max()),
+        "gpu": found,
+        "cpu": narrow,
+        "float64": wide,
+    }
+
+
+def first_steps(seed: int) -> dict[str, Any]:
+    kinds = (("cuda", "float32"), ("cpu", "float32"), ("cpu", "float64"))
+    return compare(*(losses(device, dtype, seed) for device, dtype in kinds))
+
+
+# --- fast -----------------------------------------------------------------------------------------
+
+
+def epoch_seconds(loader: Any, device: str) -> Callable[[], float]:
+    """A call that trains for an epoch, and says how long its steps took."""
+    import tinydl as tl
+
+    model, began = network(), [0.0]
+
+    def start(epoch: int) -> None:
+        began[0] = time.perf_counter()
+
+    # on_epoch_end is called when the last step's gradient norm has come back from the device.
+    seconds: list[float] = []
+    callback = tl.callbacks.LambdaCallback(
+        on_epoch_begin=start,
+        on_epoch_end=lambda epoch, logs: seconds.append(time.perf_counter() - began[0]),
+    )
+
+    def run() -> float:
+        model.fit(loader, verbose=0, callbacks=callback, device=device)
+        return seconds[-1]
+
+    return run
+
+
+def torch_epoch_seconds(torch: Any, loader: Any) -> Callable[[], float]:
+    from tinydl.bench.operations.torch_step import resnet8
+
+    model = resnet8().cuda().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), RATE, momentum=MOMENTUM)
+    criterion = torch.nn.CrossEntropyLoss()
+
+    def there(array: np.ndarray) -> Any:
+        return torch.from_numpy(array).pin_memory().to("cuda", non_blocking=True)
+
+    def run() -> float:
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for x, y in loader:
+            inputs = there(x).permute(0, 3, 1, 2)  # as it lies: channels last
+            optimizer.zero_grad()
+            criterion(model(inputs), there(y)).backward()
+            optimizer.step()
+        torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    return run
+
+
+def speeds(torch: Any, seed: int, device: str = "cuda") -> list[dict[str, Any]]:
+    """Images a second of each contender, for each size of a batch."""
+    import tinydl as tl
+
+    x, y = images(EPOCH_IMAGES, seed)
+    found = []
+    for batch in BATCHES:
+        loader = tl.data.DataLoader(x, y, batch_size=batch, seed=0)
+        contenders = {"tinydl": epoch_seconds(loader, device)}
+        if torch is not None:
+            contenders["torch"] = torch_epoch_seconds(torch, loader)
+        found.append({"batch": batch, "images_per_second": race(contenders)})
+        report(found[-1])
+    return found
+
+
+def race(contenders: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Each trains for an epoch in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(EPOCHS):
+        for name, run in contenders.items():
+            seconds[name].append(run())
+    return {name: EPOCH_IMAGES / statistics.median(values[1:]) for name, values in seconds.items()}
+
+
+def report(case: dict[str, Any]) -> None:
+    values = case["images_per_second"]
+    text = ", ".join(f"{name} {value:,.0f}" for name, value in values.items())
+    if "torch" in values:
+        text += f": {values['tinydl'] / values['torch']:.2f} of PyTorch"
+    print(f"resnet8, batches of {case['batch']:>4}, images/s: {text}")
+
+
+def measure(torch: Any, seed: int) -> dict[str, Any]:
+    """The whole part of gpu_check.py."""
+    found = {"losses": first_steps(seed), "speeds": speeds(torch, seed)}
+    verdict = "right" if found["losses"]["right"] else "WRONG"
+    print(
+        f"losses of the first {STEPS} steps: {verdict}, at worst {found['losses']['worst']:.2f} of the error allowed"
+    )
+    return found

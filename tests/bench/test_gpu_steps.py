@@ -1,0 +1,74 @@
+"""benchmarks/gpu_steps.py, as far as it can be tried without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def gpu_steps(monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[2] / "benchmarks"), *sys.path])
+    import gpu_steps
+
+    return gpu_steps
+
+
+def test_losses_are_those_of_each_step(gpu_steps):
+    x, y = gpu_steps.images(24, 7)
+    model, expected = gpu_steps.network(), []
+    for k in range(3):
+        batch = slice(8 * k, 8 * k + 8)
+        expected.append(
+            model.fit(x[batch], y[batch], batch_size=8, shuffle=False, verbose=0).history["loss"][0]
+        )
+    found = {
+        dtype: gpu_steps.losses("cpu", dtype, 7, steps=3, batch=8)
+        for dtype in ("float32", "float64")
+    }
+    np.testing.assert_allclose(found["float32"], expected, rtol=1e-12)
+    np.testing.assert_allclose(found["float64"], expected, rtol=1e-4)
+    assert found["float64"] != found["float32"]
+
+
+def test_what_passes_for_rounding(gpu_steps):
+    wide = np.linspace(2.3, 0.5, 50)
+    growing = 1e-7 * 1.2 ** np.arange(50)
+    narrow = (wide * (1 + growing)).tolist()
+    assert gpu_steps.compare(narrow, narrow, wide.tolist())["right"]
+    assert gpu_steps.compare((wide * (1 - 5 * growing)).tolist(), narrow, wide.tolist())["right"]
+    for step, wrong in ((3, 1e-3), (49, 0.1), (0, np.nan)):
+        found = list(narrow)
+        found[step] += wrong
+        assert not gpu_steps.compare(found, narrow, wide.tolist())["right"]
+
+
+def test_contenders_take_turns_and_the_first_epoch_does_not_count(gpu_steps):
+    turns = []
+
+    def contender(name, seconds):
+        def run():
+            turns.append(name)
+            return seconds[turns.count(name) - 1]
+
+        return run
+
+    contenders = {
+        "a": contender("a", [9.0, 1.0, 2.0, 3.0]),
+        "b": contender("b", [9.0, 4.0, 4.0, 4.0]),
+    }
+    found = gpu_steps.race(contenders)
+    assert turns == ["a", "b"] * 4
+    assert found == {"a": gpu_steps.EPOCH_IMAGES / 2, "b": gpu_steps.EPOCH_IMAGES / 4}
+
+
+def test_speeds_are_measured_in_fit(gpu_steps, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_steps, "EPOCH_IMAGES", 16)
+    monkeypatch.setattr(gpu_steps, "BATCHES", (8,))
+    ((case),) = gpu_steps.speeds(None, 0, device="cpu")
+    assert case["batch"] == 8
+    assert case["images_per_second"]["tinydl"] > 0
+    assert "images/s: tinydl" in capsys.readouterr().out
