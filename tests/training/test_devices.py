@@ -5,6 +5,7 @@ The real kernels, in Numba's simulator, are in tests/kernels/cuda/check_fit.py.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import tinydl as tl
 from tests.training.stand_in_cupy import (
@@ -24,6 +26,7 @@ from tests.training.stand_in_cupy import (
     bare,
     wrapped,
 )
+from tinydl.cli.main import app
 from tinydl.configs import as_config
 from tinydl.devices import DeviceError
 from tinydl.training.checkpoints import newest_checkpoint
@@ -458,6 +461,39 @@ def test_what_the_host_alone_can_compute_is_refused_before_anything_is_done(gpu)
         ):
             use(np.ones((4, 3)), labels(4), batch_size=4, device="cuda")
     assert not model.built
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_a_layer_of_ones_own_that_mixes_arrays_is_named(gpu, where):
+    class Shift(L.Layer):
+        shift = np.ones(6, np.float32)
+
+        def forward(self, x, training=False):
+            return x + self.shift if where == "forward" else x
+
+        def backward(self, grad_output):
+            return np.asarray(grad_output) if where == "backward" else grad_output
+
+    model = tl.Sequential([L.Dense(6), Shift(name="own"), L.Dense(3)], seed=0)
+    model.compile("adam", SPARSE)
+    with pytest.raises(DeviceError, match=r"layer 'own' \(Shift\) brings arrays of the host's"):
+        model.fit(ROWS, labels(20), batch_size=5, verbose=0, device="cuda")
+    check_at_home(model)
+
+
+def test_the_command_line(gpu, tmp_path):
+    results = []
+    for device in ("cuda", "cpu"):
+        arguments = ["mlp", "--epochs", "1", "--device", device, "--runs", str(tmp_path / device)]
+        result = CliRunner().invoke(app, ["train", *arguments])
+        assert result.exit_code == 0, result.output
+        (folder,) = (tmp_path / device).iterdir()
+        config = json.loads((folder / "config.json").read_text())
+        assert config["training"]["device"] == device
+        weights = tl.load(folder / "model.safetensors").get_weights()
+        results.append([weights, json.loads((folder / "result.json").read_text())])
+    check_equal(*results)
+    assert COUNTS["launches"] > 0
 
 
 def test_without_a_gpu_one_sentence_says_what_is_missing():

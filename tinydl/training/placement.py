@@ -47,9 +47,15 @@ def placed(model: BaseModel, device: str | None, training: bool = False) -> Iter
         yield
         if training:
             move.copy_back()
-    except BaseException:
+    except BaseException as error:
         if training:
             move.rescue()
+        mixing = layer_that_mixes(model, error)
+        if mixing is not None:
+            raise DeviceError(
+                f"device='cuda': layer {mixing} brings arrays of the host's to the device's ({error}); make them with "
+                "tl.devices.namespace(x), or set runs_on_cuda = False"
+            ) from error
         raise
     finally:
         move.undo()
@@ -62,6 +68,20 @@ def refuse_layers_for_the_host(model: BaseModel) -> None:
             raise DeviceError(
                 f"device='cuda': layer '{name}' ({type(layer).__name__}) can be computed on the CPU only"
             )
+
+
+def layer_that_mixes(model: BaseModel, error: BaseException) -> str | None:
+    """The layer in which CuPy refused an array of NumPy's: one of the user's own, which nobody tried on a GPU."""
+    if not isinstance(error, TypeError) or "numpy" not in str(error).lower():
+        return None
+    paths = {id(layer): path.rstrip(".") for path, layer in model._named_layers("")}
+    found, traceback = None, error.__traceback__
+    while traceback is not None:
+        layer = traceback.tb_frame.f_locals.get("self")
+        if paths.get(id(layer)):
+            found = f"'{paths[id(layer)]}' ({type(layer).__name__})"
+        traceback = traceback.tb_next
+    return found
 
 
 class Move:
