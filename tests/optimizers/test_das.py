@@ -177,7 +177,7 @@ def test_a_thawed_layer_is_trained_too():
 def test_each_part_can_be_switched_off_and_changes_something():
     def trained(**arguments):
         store, parameters, loss = quadratic()
-        das = DAS(**arguments)
+        das = DAS(1e-3, **arguments)  # small enough for the Polyak rate to lift it
         das.build(store)
         for k in range(100):
             f = loss()
@@ -398,3 +398,34 @@ def test_a_resumed_training_is_the_same_to_the_last_bit(tmp_path):
     for a, b in zip(whole.get_weights(), second.get_weights(), strict=True):
         assert np.array_equal(a, b)
     assert whole.optimizer.scalars == second.optimizer.scalars
+
+
+def test_tolerance_falls_with_the_passes_over_the_data():
+    """Equation 6 on the fourth pass: A + τ / 4; and `fit` counts the passes."""
+
+    def bounds(epoch, tau):
+        store, _, loss = quadratic()
+        das = DAS(tau=tau)
+        das.build(store)
+        das.epoch = epoch
+        seen = []
+        for k in range(12):
+            f = loss()
+            store.grads *= -1 if k % 3 == 2 else 1
+            das.step(f)
+            seen.append(das.scalars["c"])
+        return seen
+
+    assert bounds(4, 0.2) == bounds(1, 0.05) != bounds(1, 0.2)
+
+    epochs = []
+
+    class Look(tl.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            epochs.append(self.model.optimizer.epoch)
+
+    model = tl.Sequential([tl.layers.Dense(2)], seed=0)
+    model.compile("das", "sparse_categorical_crossentropy")
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    model.fit(x, np.arange(8) % 2, epochs=3, batch_size=4, verbose=0, callbacks=[Look()])
+    assert epochs == [1, 1, 2, 2, 3, 3]

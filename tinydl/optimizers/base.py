@@ -58,6 +58,7 @@ class Optimizer:
 
     Attributes:
         iterations: the number of steps done.
+        epoch: the pass over the samples that is under way, from 1 on; ``fit`` sets it.
         slots: name -> flat array, laid out as the parameters are (momentum and the like).
         scalars: name -> float, further state of one number each. Slots and scalars are what checkpoints hold.
     """
@@ -84,6 +85,7 @@ class Optimizer:
         self.slots: dict[str, NDArray] = {}
         self.scalars: dict[str, float] = {}
 
+    epoch = 1
     guards = False  # True: ``step`` copes with a loss or gradient that is not finite
 
     # ---- what a subclass defines --------------------------------------------------------------------------
@@ -120,7 +122,7 @@ class Optimizer:
         if epsilon is not None and store.dtype.type(epsilon) == 0:
             raise ValueError(f"{self.label}: epsilon={epsilon} is 0 in {store.dtype}")
         self.store = store
-        self.iterations = 0
+        self.iterations, self.epoch = 0, 1
         self.slots = {
             name: aligned_zeros(len(store.values), store.dtype) for name in self.slot_names
         }

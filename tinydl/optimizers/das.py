@@ -16,6 +16,11 @@ shows a step later: the slope along d has changed from <g, d> to <g', d>, with g
 is near 1 after a step that was far too short, 0 where the step ended at the minimum along d, and -1 where it climbed
 as far up the other side. DAS lets its bound of the rate grow or shrink by this agreement (equation 6).
 
+**How far is too far.** Batches differ, so g' disagrees with a step that the batches before it asked for. Where every
+sample is new, going too far costs what the average of equation 9 evens out, and long steps are fast. Samples that are
+seen again and again can be learned by heart instead, their noise with them: the same steps at which g' disagrees do
+that. So what DAS tolerates falls with the number of passes over the data, as τ / p.
+
 **Where the weights end.** A rate that stays large leaves the weights shaking about the valley's floor, and their mean
 lies on it. So DAS trains one set of weights and recommends another, the average of late steps (equation 9). That takes
 the place of a schedule, which would have to know when training ends.
@@ -35,8 +40,8 @@ and its gradient over the whole batch (of all processes), ρ_t = 1 - β1^t. All 
     3 relative     φ_l = max(RMS(w_l), F_l), F_l = 1/√fan_in (0.1 for vectors);   d_l = √φ_l u_l / max(1, RMS(u_l))
     4 slope        q = Σ_l e_l <m_l / ρ_t, d_l>
     5 polyak       P = max(f_t - f_lb, 0) / q;   where q ≤ 0 there is no descent, and η = 0
-    6 agreement    A = Σ_l e_l <g̃_l, d_{l,t-1}> / q_{t-1} in [-1, 1];   c ← c exp(γ (A + τ)) in [c_min, 1], and c grows
-                   only where the bound c H / √L³ decided the step before
+    6 agreement    A = Σ_l e_l <g̃_l, d_{l,t-1}> / q_{t-1} in [-1, 1];   c ← c exp(γ (A + τ / p)) in [c_min, 1], on the
+                   p-th pass over the samples, and c grows only where the bound c H / √L³ decided the step before
     7 rate         η = min{ clip(lr, s_min P, s_max P), c H / √L³ }
     8 update       w ← (1 - η λ) w - η d
     9 average      x ← x + k (w - x), k = (r + 1) / (t + r): x weighs step s about as s^r, whatever t is
@@ -99,8 +104,8 @@ class DAS(Optimizer):
         s_min, s_max: the smallest and largest share of the Polyak rate.
         H: bound of the rate, for a network of one layer.
         kappa: κ, how far a gradient may exceed its layer's usual size.
-        gamma, tau: γ, how fast the bound moves, and τ, how far steps may go too far. As the average evens out what
-            jumps to and fro, a little too far is fast; but rates that stay too large learn noise by heart.
+        gamma, tau: γ, how fast the bound moves, and τ, how far steps may go too far on the first pass over the samples.
+            ``fit`` counts passes; in a loop of your own set the attribute ``epoch``.
         r: how much the average favours late steps; it spans about the last t / (r + 1) of them.
         weight_decay: λ, apart from the gradient.
         without: names of parts to switch off, to see what they do: any of ``PARTS``.
@@ -121,10 +126,10 @@ class DAS(Optimizer):
         lower_bound: float = 0.0,
         s_min: float = 0.1,
         s_max: float = 0.3,
-        H: float = 0.3,
+        H: float = 0.2,
         kappa: float = 10.0,
         gamma: float = 0.2,
-        tau: float = 0.05,
+        tau: float = 0.25,
         r: float = 8.0,
         weight_decay: float = 0.0,
         without: Sequence[str] = (),
@@ -296,7 +301,7 @@ class DAS(Optimizer):
         if state["q"] <= 0 or "agreement" in self.without:
             return 0.0
         agreement = min(1.0, max(-1.0, slope_after / state["q"]))
-        change = self.gamma * (agreement + self.tau)
+        change = self.gamma * (agreement + self.tau / self.epoch)
         if change < 0 or state["bounded"]:
             state["c"] = min(1.0, max(C_MIN, state["c"] * math.exp(change)))
         return agreement

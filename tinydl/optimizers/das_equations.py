@@ -103,7 +103,7 @@ def das_step(
     # 6 agreement
     if state.q > 0:
         A = min(1.0, max(-1.0, slope_after / state.q))
-        change = das.gamma * (A + das.tau)
+        change = das.gamma * (A + das.tau / das.epoch)
         if change < 0 or state.bounded:
             state.c = min(1.0, max(1e-3, state.c * math.exp(change)))
     # 7 rate

@@ -90,7 +90,8 @@ def train(
 ) -> None:
     whole, updates = [], []
     watched = set(thinned(steps, CURVE_POINTS)) if watch_layers else set()
-    for step, (x, y) in enumerate(islice(batches(task, seed), steps)):
+    for step, (epoch, x, y) in enumerate(islice(batches(task, seed), steps)):
+        model.optimizer.epoch = epoch + 1
         if task.disturb is not None:
             x = task.disturb(step, steps, x)
         begin = time.process_time()
@@ -109,14 +110,14 @@ def train(
     result.update_seconds = float(np.median(updates))
 
 
-def batches(task: Task, seed: int) -> Iterator[tuple[NDArray, NDArray]]:
-    """Batch after batch without end; each epoch has an order of its own, which the seed decides."""
+def batches(task: Task, seed: int) -> Iterator[tuple[int, NDArray, NDArray]]:
+    """(epoch, x, y), batch after batch without end; each epoch has an order of its own, which the seed decides."""
     data = task.data()
     loader = DataLoader(
         data.x_train, data.y_train, batch_size=task.batch_size, seed=seed, prefetch=0, check=False
     )
     for epoch in count():
-        yield from loader.batches(epoch)
+        yield from ((epoch, x, y) for x, y in loader.batches(epoch))
 
 
 def gradients(model: BaseModel, x: NDArray, y: NDArray) -> float:
@@ -159,7 +160,7 @@ def evaluate(task: Task, model: BaseModel, seed: int) -> float:
     evaluating = getattr(model.optimizer, "evaluating", None)
     with contextlib.nullcontext() if evaluating is None else evaluating():
         if getattr(model.optimizer, "renews_statistics", False):
-            for x, _ in islice(batches(task, seed), NORM_BATCHES):
+            for _, x, _ in islice(batches(task, seed), NORM_BATCHES):
                 forward(model, as_inputs(model, x), training=True)
         measured = model.evaluate(data.x_test, data.y_test, batch_size=256)
     if not math.isfinite(measured["loss"]):

@@ -149,6 +149,7 @@ class TrainingLoop:
     def run_epoch(self) -> None:
         """The steps of an epoch from ``self.step`` on, validation, and the epoch's end."""
         self.callbacks.call("on_epoch_begin", self.epoch)
+        self.model.optimizer.epoch = self.epoch + 1
         if self.step == 0:
             self.tracker.reset()
         self.clock.restart()
