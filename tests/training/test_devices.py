@@ -393,6 +393,19 @@ def test_a_loss_that_is_no_number_names_its_origin(gpu):
     check_equal(model.get_weights(), before)
 
 
+def test_das_takes_a_step_back_from_a_batch_of_nan(gpu):
+    batches = [(ROWS[k : k + 5].copy(), labels(5, seed=k)) for k in range(6)]
+    batches[3][0][2] = np.nan
+    results = []
+    for device in ("cuda", "cpu"):
+        model = made(lambda: [L.Dense(5), L.BatchNorm(), L.ReLU(), L.Dense(3)], SPARSE, "das")
+        with np.errstate(invalid="ignore"):
+            history = model.fit(batches, epochs=2, verbose=0, device=device)
+        assert np.isfinite(history.history["loss"]).all()
+        results.append([dict(history.history), model.get_weights(), model.optimizer.state_dict()])
+    check_equal(*results)
+
+
 def test_gradients_that_are_no_numbers_are_named(gpu):
     class Wrong(L.Activation):
         def backward(self, grad_output):

@@ -75,7 +75,8 @@ class Loss:
 
     def mean_later(self) -> Callable[[], float]:
         """The mean of what was just started; to ask for it waits until it is there."""
-        summed, count = self.summed, self.count
+        count = self.count
+        summed, self.summed = self.summed, None  # not to be kept beyond the step
         return lambda: float(now(summed)) / max(count, 1)
 
     def backward(self, count: float | None = None) -> NDArray:
