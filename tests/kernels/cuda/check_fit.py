@@ -14,9 +14,10 @@ import pytest
 
 import tinydl as tl
 from tests.kernels.cuda.check_simulated import SMALL_TILES
+from tests.training import stand_in_cupy
 from tests.training.stand_in_cupy import LIBRARY, DeviceArray
 from tinydl_kernels._table import MODULES
-from tinydl_kernels.cuda import conv_products, device, products
+from tinydl_kernels.cuda import conv_products, device, products, tiles
 from tinydl_kernels.cuda.simulated import Memory
 
 assert device.SIMULATED
@@ -103,3 +104,26 @@ def test_training(name):
     assert LAUNCHED
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+
+
+def test_what_a_step_of_resnet8_starts(monkeypatch):
+    """The README tells these numbers. Nothing is computed here: all results are 0."""
+    launched: list[tuple[int, int]] = []
+
+    def launch(dispatcher, grid, threads, *arguments):
+        if 0 not in grid:
+            LAUNCHED["kernels"] += 1
+
+    monkeypatch.setattr(device, "launch", launch)
+    monkeypatch.setattr(products, "choose", tiles.choose)
+    monkeypatch.setattr(stand_in_cupy, "poisoned", np.zeros)
+    model = tl.architectures.build("resnet8", (32, 32, 3), 10, seed=0)
+    model.compile(tl.optimizers.SGD(0.1, momentum=0.9), "sparse_categorical_crossentropy")
+    callback = tl.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: launched.append(
+            (LAUNCHED["kernels"], stand_in_cupy.COUNTS["launches"])
+        )
+    )
+    x, y = np.ones((4 * 128, 32, 32, 3), np.float32), np.zeros(4 * 128, int)
+    model.fit(x, y, batch_size=128, verbose=0, callbacks=callback, device="cuda")
+    assert np.diff(launched[1:3], axis=0).tolist() == [[136, 28]]
