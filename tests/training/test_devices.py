@@ -437,6 +437,9 @@ def test_evaluating_changes_nothing_and_leaves_other_models_alone(gpu):
     check_equal(first.predict(ROWS, device="cuda"), expected)
     check_equal(first.evaluate(ROWS, labels(20), device="cuda"), first.evaluate(ROWS, labels(20)))
     check_at_home(later)
+    check_equal(later.predict(ROWS, device="cuda"), later.predict(ROWS))  # it was never compiled
+    check_at_home(later)
+    check_equal(first.predict(ROWS, device="cpu"), first.predict(ROWS))
 
 
 def test_what_a_step_waits_for(gpu):
