@@ -18,8 +18,8 @@ A new layer in ten lines:
             self.scale.grad += (grad_output * self.x).reshape(-1, self.x.shape[-1]).sum(axis=0)
             return self.scale.value * grad_output
 
-With ``device="cuda"`` the same code is given CuPy's arrays, which operators and NumPy's functions take as well. Only what
-makes an array from nothing must ask which kind is wanted: ``devices.namespace(x).zeros(…)``.
+With ``device="cuda"`` the same code is given CuPy's arrays, which operators and NumPy's functions take as well. Only
+what makes an array from nothing must ask which kind is wanted: ``devices.namespace(x).zeros(…)``.
 """
 
 from __future__ import annotations
