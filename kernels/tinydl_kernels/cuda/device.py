@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MISSING = "{} is missing: pip install 'tinydl[cuda]' ('tinydl[cuda12]' where the driver is for CUDA 12)"
+MISSING = (
+    "{} is missing: pip install 'tinydl[cuda]' ('tinydl[cuda12]' where the driver is for CUDA 12)"
+)
 
 try:
     import numba_cuda  # noqa: F401  (older versions of Numba have a numba.cuda of their own)
