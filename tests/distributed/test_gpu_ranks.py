@@ -23,6 +23,12 @@ STRATEGIES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def few_ranks(job):
+    if job.ranks > 2:
+        pytest.skip("two ranks show it, and threads of more than there are cores wait for each other")
+
+
 def there_and_here(name, strategy, **arguments):
     """Weights and losses of the same training on GPUs and on CPUs, and the GPU that this rank chose."""
     with pytest.MonkeyPatch.context() as patch:
