@@ -26,7 +26,9 @@ STRATEGIES = {
 @pytest.fixture(autouse=True)
 def few_ranks(job):
     if job.ranks > 2:
-        pytest.skip("two ranks show it, and threads of more than there are cores wait for each other")
+        pytest.skip(
+            "two ranks show it, and threads of more than there are cores wait for each other"
+        )
 
 
 def there_and_here(name, strategy, **arguments):

@@ -431,3 +431,28 @@ def test_a_second_ctrl_c_ends_at_once():
     assert not press.ended
     assert model.optimizer.iterations == 8 + 2
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_statistics_are_those_of_the_weights_that_das_recommends():
+    """After fit, BatchNorm's running mean is the mean over batches at the average of weights."""
+    x = np.random.default_rng(0).normal(2, size=(40, 3)).astype(np.float32)
+    y = np.arange(40) % 2
+    layers = tl.layers
+
+    def trained(**arguments):
+        body = [layers.Dense(4), layers.BatchNorm(), layers.Dropout(0.5), layers.Dense(2)]
+        model = tl.Sequential(body, seed=0)
+        model.compile(tl.optimizers.DAS(**arguments), "sparse_categorical_crossentropy")
+        history = model.fit(x, y, epochs=3, batch_size=8, verbose=0, shuffle=False)
+        return model, history.history["loss"]
+
+    model, losses = trained()
+    dense, norm = model.sublayers[:2]
+    seen = dense.forward(x).reshape(5, 8, 4)
+    np.testing.assert_allclose(norm.state["running_mean"], seen.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(norm.state["running_var"], seen.var(1).mean(0), rtol=0.2)
+    assert norm.momentum == 0.99
+    kept, same_losses = trained(without=("average",))
+    running = kept.sublayers[1].state["running_mean"]
+    assert losses == same_losses  # training itself sees neither the average nor its statistics
+    assert not np.allclose(running, kept.sublayers[0].forward(x).mean(0), rtol=1e-2)

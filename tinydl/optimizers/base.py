@@ -86,6 +86,8 @@ class Optimizer:
         self.scalars: dict[str, float] = {}
 
     epoch = 1
+    # Whether BatchNorm's running statistics must be taken anew for the weights to evaluate.
+    renews_statistics = False
     guards = False  # True: ``step`` copes with a loss or gradient that is not finite
 
     # ---- what a subclass defines --------------------------------------------------------------------------

@@ -94,7 +94,8 @@ KINDS = "Red"  # R: mean of (a n)²; e: unit of the gradient; d: scale of the la
 class DAS(Optimizer):
     """See the module's text for the equations; the arguments carry their symbols' names.
 
-    While it trains, the model has the weights w; at all other times, the average x (``to_evaluation_weights``).
+    While it trains, the model has the weights w; at all other times, the average x (``to_evaluation_weights``). ``fit``
+    takes BatchNorm's running statistics anew for x at the end of each epoch.
 
     Args:
         learning_rate: lr, without a unit: it is clipped into a window around the Polyak rate, which the loss sets.
@@ -151,6 +152,10 @@ class DAS(Optimizer):
             raise ValueError(f"DAS: unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
         self.without = tuple(without)
         self.seen: dict[str, Any] = {}
+
+    @property
+    def renews_statistics(self) -> bool:  # type: ignore[override]
+        return "average" not in self.without
 
     # ---- state --------------------------------------------------------------------------------------------
 

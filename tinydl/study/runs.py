@@ -17,10 +17,10 @@ from tinydl.data import DataLoader
 from tinydl.optimizers import Optimizer, StepInfo
 from tinydl.study.tasks import Task
 from tinydl.training.model import BaseModel
+from tinydl.training.statistics import batch_norms, renew_statistics
 from tinydl.training.steps import as_inputs, backward, compute_loss, forward, regularization
 
 WINDOW = 10  # steps over whose median loss the target is looked for: one lucky or spoiled batch does not count
-NORM_BATCHES = 50  # from which BatchNorm learns its running means anew, for weights that it was not trained with
 CURVE_POINTS = 100  # at which gradients are looked at layer by layer
 
 
@@ -159,9 +159,8 @@ def evaluate(task: Task, model: BaseModel, seed: int) -> float:
     # An optimizer that trains other weights than it recommends (schedule-free ones) changes over meanwhile.
     evaluating = getattr(model.optimizer, "evaluating", None)
     with contextlib.nullcontext() if evaluating is None else evaluating():
-        if getattr(model.optimizer, "renews_statistics", False):
-            for _, x, _ in islice(batches(task, seed), NORM_BATCHES):
-                forward(model, as_inputs(model, x), training=True)
+        if model.optimizer.renews_statistics and batch_norms(model):
+            renew_statistics(model, (x for _, x, _ in batches(task, seed)))
         measured = model.evaluate(data.x_test, data.y_test, batch_size=256)
     if not math.isfinite(measured["loss"]):
         return math.nan

@@ -21,6 +21,7 @@ from tinydl.training.diagnosis import NonFiniteLossError, find_origin
 from tinydl.training.evaluation import evaluate
 from tinydl.training.history import History
 from tinydl.training.interrupt import InterruptGuard
+from tinydl.training.statistics import batch_norms, renew_statistics
 from tinydl.training.steps import (
     as_inputs,
     backward,
@@ -167,6 +168,7 @@ class TrainingLoop:
 
         self.synchronize()
         self.model.optimizer.to_evaluation_weights()
+        self.renew_statistics()
         logs = self.tracker.results()
         if self.validation is not None:
             measured = self.validate(self.validation)
@@ -187,6 +189,21 @@ class TrainingLoop:
         sums = self.strategy.synchronize()
         if sums is not None:
             self.tracker.add(sums[TOTAL:])
+
+    def renew_statistics(self) -> None:
+        """See ``tinydl.training.statistics``. Not where data can be read only once; and not where the result must not
+        depend on the number of processes, since each would see its own part of the batches."""
+        again = not getattr(self.source, "read_once", False)
+        split = getattr(self.strategy, "deterministic", False)
+        if (
+            self.model.optimizer.renews_statistics
+            and again
+            and not split
+            and batch_norms(self.model)
+        ):
+            with closing(self.source.batches(self.epoch, 0)) as batches:
+                renew_statistics(self.model, (x for x, *_ in batches))
+            self.strategy.synchronize()
 
     def end_epoch(self, logs: dict[str, Any]) -> None:
         ended, self.epoch, self.step = self.epoch, self.epoch + 1, 0
