@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import tinydl as tl
 from tinydl.cli.main import app
+from tinydl.distributed.launchers import LaunchError
 
 runner = CliRunner()
 
@@ -152,6 +153,31 @@ def test_a_run_that_goes_on_keeps_its_settings(one_run):
     result = invoke("train", "--resume", folder, "--epochs", 2)
     assert result.exit_code == 0, result.output
     assert result.output.strip().splitlines()[-1].startswith("test accuracy")
+
+
+def test_without_matplotlib_there_is_everything_but_the_picture(own_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("tinydl.cli.train.find_spec", lambda name: None)
+    result = invoke("train", own_model, "--epochs", 1, "--runs", tmp_path / "runs")
+    assert result.exit_code == 0, result.output
+    assert "no picture of the curves: pip install 'tinydl[plots]'" in result.output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert (folder / "result.json").exists() and not (folder / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["launch", "-n", 2, "--", "true"], ["data", "fetch", "digits"]]
+)
+def test_brackets_in_an_error_are_shown(command, monkeypatch):
+    """Rich takes [mpi] for the name of a style."""
+
+    def fail(*args, **kwargs):
+        raise {"launch": LaunchError, "data": tl.data.DataError}[command[0]](
+            "pip install 'tinydl[mpi]'"
+        )
+
+    monkeypatch.setattr("tinydl.cli.launch.Launch", fail)
+    monkeypatch.setattr("tinydl.cli.data.fetch_files", fail)
+    assert "error: pip install 'tinydl[mpi]'" in invoke(*command).output
 
 
 @pytest.mark.parametrize(

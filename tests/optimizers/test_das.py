@@ -429,3 +429,12 @@ def test_tolerance_falls_with_the_passes_over_the_data():
     x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
     model.fit(x, np.arange(8) % 2, epochs=3, batch_size=4, verbose=0, callbacks=[Look()])
     assert epochs == [1, 1, 2, 2, 3, 3]
+
+
+def test_one_part_may_be_given_as_a_word():
+    assert DAS(without="average").without == ("average",)
+
+
+def test_a_step_before_build_says_what_is_missing():
+    with pytest.raises(RuntimeError, match="call build"):
+        DAS().step(1.0)

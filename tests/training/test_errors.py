@@ -257,3 +257,21 @@ def test_a_gradient_that_is_not_finite_leaves_the_states_as_they_were():
     with pytest.raises(FloatingPointError, match="gradient of 'dense"), np.errstate(all="ignore"):
         model.fit(X, Y, verbose=0)
     assert model.get_weights()[-1][0] == 0  # no pass was counted
+
+
+@pytest.mark.parametrize("strategy", ["dp", tl.distributed.DataParallel])
+def test_a_strategy_that_is_none_is_named(strategy):
+    model = tl.Sequential([tl.layers.Dense(2)], seed=0)
+    model.compile("sgd", "mse")
+    with pytest.raises(TypeError, match="strategy must be a strategy such as"):
+        model.fit(np.ones((4, 3)), np.ones((4, 2)), batch_size=2, strategy=strategy)
+
+
+def test_virtual_shards_are_not_accumulated_too():
+    model = tl.Sequential([tl.layers.Dense(2)], seed=0)
+    model.compile("sgd", "mse")
+    strategy = tl.distributed.DataParallel(deterministic=True)
+    with pytest.raises(ValueError, match="raise shards instead of accumulate_steps"):
+        model.fit(
+            np.ones((4, 3)), np.ones((4, 2)), batch_size=2, strategy=strategy, accumulate_steps=2
+        )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -123,7 +124,7 @@ class Session:
             for table in self.shown:
                 plain.print(table)
         if self.drawings and find_spec("matplotlib") is None:
-            self._show("no pictures: they need matplotlib (pip install 'tinydl[plots]')")
+            self._show(escape("no pictures: they need matplotlib (pip install 'tinydl[plots]')"))
             return written
         for suffix, draw in self.pictures().items():
             draw(path(suffix))

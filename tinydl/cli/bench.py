@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from tinydl.cli.errors import say
+
 app = typer.Typer(
     help="Measure kernels and training steps against the machine's peak and against other libraries.",
     no_args_is_help=True,
@@ -321,7 +323,7 @@ def measure_all(requests: list[Request], files: Files) -> None:
     try:
         run(requests, files)
     except known as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        say(error)
         raise typer.Exit(1) from None
 
 

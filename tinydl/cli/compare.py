@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+from tinydl.cli.errors import say
 
 if TYPE_CHECKING:
     from tinydl.study.protocol import Protocol
@@ -213,8 +216,7 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
-        stderr = Console(stderr=True)
-        stderr.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        say(error)
         raise typer.Exit(1) from None
 
 
@@ -262,7 +264,7 @@ def follow(protocol: Protocol, results: Any, stages: tuple[str, ...], jobs: int,
         name = f"{found.task} {found.run.contender} {found.rate:g} seed {found.seed}"
         if found.error is not None:
             count["failed"] += 1
-            bars.console.print(f"[red]failed:[/] {name}: {found.error}", highlight=False)
+            bars.console.print(f"[red]failed:[/] {name}: {escape(found.error)}", highlight=False)
         bars.update(bar, advance=1, description=name)
 
     before = signal.signal(signal.SIGTERM, interrupt)

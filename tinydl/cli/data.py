@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tinydl.cli.errors import say
 from tinydl.data import DataError, MissingDataError, class_histogram, info, load, names
 from tinydl.data.fetch import fetch as fetch_files
 from tinydl.data.folders import data_root
@@ -84,5 +85,5 @@ def _is_here(name: str, root: Path | None) -> bool:
 
 
 def _fail(error: Exception) -> typer.Exit:
-    Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+    say(error)
     return typer.Exit(1)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from tinydl.cli.errors import say
 from tinydl.distributed.launch import Launch, cores
 from tinydl.distributed.launchers import LaunchError
 
@@ -54,7 +54,7 @@ def launch(
     try:
         job = Launch(
             command,
-            ranks or cores(),
+            cores() if ranks is None else ranks,
             threads=threads,
             hosts=[host for host in (hosts or "").split(",") if host],
             agent=agent.resolve() if agent else None,
@@ -63,6 +63,6 @@ def launch(
         )
         code = job.run()
     except LaunchError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        say(error)
         raise typer.Exit(2) from None
     raise typer.Exit(code)

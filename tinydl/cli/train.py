@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from tinydl import devices
 from tinydl.cli.config import ConfigError, RunConfig, check_config, read_config
+from tinydl.cli.errors import say
 from tinydl.cli.runs import (
     create_run_folder,
     plot_curves,
@@ -142,10 +144,7 @@ def train(
         FloatingPointError,
     ) as error:
         if speaks(f"{error}"):
-            stderr = Console(stderr=True)
-            stderr.print(
-                f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True
-            )
+            say(error)
         raise typer.Exit(1) from None
 
 
@@ -197,10 +196,11 @@ def merge(config: RunConfig, flags: dict[str, dict[str, Any]]) -> RunConfig:
 def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
     """Load, build, fit, test; write everything into the run's folder (``folder`` when resuming)."""
     import tinydl as tl
+    from tinydl.training.checkpoints import list_checkpoints
 
-    devices.require(run.training.device)
     strategy = tl.distributed.DataParallel(**run.distributed.model_dump())
     world = strategy.world
+    devices.require(run.training.device, world.local_rank if world.size > 1 else None)
     console.quiet = world.rank != 0
     data = strategy.in_turn(lambda: load_data(run))
     x_train, y_train = data.x_train, data.y_train
@@ -240,6 +240,8 @@ def execute(run: RunConfig, runs: Path, folder: Path | None) -> None:
         soft_wrap=True,
     )
 
+    if resuming and not list_checkpoints(folder / "checkpoints"):
+        console.print("no checkpoint was written before: training begins anew")
     checkpoints = tl.callbacks.Checkpoint(
         folder / "checkpoints", every_steps=run.training.checkpoint_steps or None
     )
@@ -313,11 +315,14 @@ def start_record(run: RunConfig, runs: Path, data_name: str, preprocessing: dict
 def finish_record(run: RunConfig, model: Any, standardize: Any, data: Any, folder: Path) -> None:
     """Weights, curves and test results."""
     model.save(folder / "model.safetensors")
-    plot_curves(
-        read_metrics(folder / "metrics.jsonl"),
-        folder / "curves.png",
-        f"{run.model.architecture} on {data.name}, {run.optimizer.name}",
-    )
+    if find_spec("matplotlib") is None:
+        console.print(escape("no picture of the curves: pip install 'tinydl[plots]' for one"))
+    else:
+        plot_curves(
+            read_metrics(folder / "metrics.jsonl"),
+            folder / "curves.png",
+            f"{run.model.architecture} on {data.name}, {run.optimizer.name}",
+        )
     report(model, standardize(data.x_test), data, folder, run.training.device)
 
 

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tinydl.cli.errors import say
+
 console = Console(width=None if Console().is_terminal else 160)
 
 
@@ -45,7 +47,7 @@ def warmup(
                 raise ValueError(f"unknown element type {name!r}: expected float32 or float64")
         results = run(jobs, dtypes, batch_size)
     except (ValueError, ImportError, OSError) as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        say(error)
         raise typer.Exit(1) from None
     show(results, slowest)
 

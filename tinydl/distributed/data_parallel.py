@@ -53,8 +53,8 @@ class DataParallel(Replicas):
         shards: virtual shards of a batch with ``deterministic``.
         bucket_bytes, first_bucket_bytes: size of the slices of the gradient buffer that are summed at a time.
         overlap: "thread" or "poll" sum buckets beside the backward pass, "none" after each of its parts
-            (communication.py). "auto" is "thread" between computers, and "none" where all ranks are on one: to move
-            data through its memory is work for the cores that compute, and leaves nothing to be hidden.
+            (communication.py). "auto" is "thread" between computers and for GPUs, and "none" where all ranks are on one
+            computer's cores: to move data through its memory is work for them, and leaves nothing to be hidden.
         compression: less traffic for a less exact gradient: "bfloat16" or "float16" on the wire (compression.py),
             ``TopK(ratio)`` (top_k.py) or ``PowerSGD(rank)`` (power_sgd.py), or their names.
         shard_optimizer: each rank keeps 1/N of the optimizer's slots, and updates 1/N of the parameters (sharding.py).
@@ -214,10 +214,6 @@ class DataParallel(Replicas):
 
     def gradients(self, compute: Compute, batch: Any, step: int, passes: int = 1) -> Sums:
         if self.deterministic:
-            if passes > 1:
-                raise ValueError(
-                    "deterministic=True computes a batch in shards already: raise shards instead of accumulate_steps"
-                )
             return VirtualShards(self, self.shards).gradients(compute, batch, step)
         if self.world.size == 1:
             return super().gradients(compute, batch, step, passes)

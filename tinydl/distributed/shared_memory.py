@@ -56,6 +56,8 @@ class SharedArray:
 
     def place_of(self, array: NDArray) -> slice | None:
         """Where in ``own`` this array lies; None if it lies elsewhere."""
+        if not isinstance(array, np.ndarray):
+            return None  # a GPU's
         start = array.__array_interface__["data"][0] - self._first
         if not 0 <= start < max(self.own.nbytes, 1) or array.dtype != self.own.dtype:
             return None

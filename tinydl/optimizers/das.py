@@ -133,7 +133,7 @@ class DAS(Optimizer):
         tau: float = 0.25,
         r: float = 8.0,
         weight_decay: float = 0.0,
-        without: Sequence[str] = (),
+        without: str | Sequence[str] = (),
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.beta_1 = check_range(self, "beta_1", beta_1, 0, 1)
@@ -147,10 +147,11 @@ class DAS(Optimizer):
         self.gamma = check_range(self, "gamma", gamma, 0, np.inf)
         self.tau = check_range(self, "tau", tau, 0, 1)
         self.r = check_range(self, "r", r, 0, np.inf)
+        without = (without,) if isinstance(without, str) else tuple(without)
         unknown = [part for part in without if part not in PARTS]
         if unknown:
             raise ValueError(f"DAS: unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-        self.without = tuple(without)
+        self.without = without
         self.seen: dict[str, Any] = {}
 
     @property
@@ -212,12 +213,12 @@ class DAS(Optimizer):
     def step(self, loss: float | None = None) -> StepInfo:
         if loss is None:
             raise ValueError("DAS sets its rate from the loss: call step(loss)")
-        state = self.scalars
+        store, state = self.built_store(), self.scalars
         if state["shown"]:
             self.go_on_from_here()
         self.iterations += 1
         self.lay_out()
-        squares = kernels.das_norms(self.built_store().grads, self.pieces, len(self.layout))
+        squares = kernels.das_norms(store.grads, self.pieces, len(self.layout))
         total = math.sqrt(squares.sum())
         if not (math.isfinite(loss) and math.isfinite(total)):
             return self.take_back(loss, total)

@@ -114,6 +114,14 @@ def check_device(model: BaseModel, device: str | None, local_rank: int | None = 
 def choose_strategy(request: FitRequest) -> SingleProcess:
     """The one given. On a GPU a strategy of many has no use where there is one process."""
     strategy = request.strategy or SingleProcess()
+    if not isinstance(strategy, SingleProcess):
+        raise TypeError(
+            f"strategy must be a strategy such as tl.distributed.DataParallel(), got {strategy!r}"
+        )
+    if getattr(strategy, "deterministic", False) and request.accumulate_steps > 1:
+        raise ValueError(
+            "deterministic=True computes a batch in shards already: raise shards instead of accumulate_steps"
+        )
     alone = request.device == "cuda" and strategy.world.size == 1
     return SingleProcess() if alone else strategy
 
