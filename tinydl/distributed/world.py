@@ -264,6 +264,9 @@ def world() -> World:
     """The world of this process: of many ranks where an MPI launcher started it, else of one."""
     if not started_by_launcher():
         return World()
+    # Shared arrays are all that windows are used for here. Open MPI also offers them over UCX, and complains on the
+    # screen where there is no network for it.
+    os.environ.setdefault("OMPI_MCA_osc", "^ucx")
     try:
         from mpi4py import MPI
     except ImportError as error:
