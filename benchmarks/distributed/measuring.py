@@ -89,7 +89,7 @@ def save(name: str, data: dict[str, Any], folder: Path = RESULTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps({**about, **data}, indent=1, default=as_plain) + "\n")
-    console.print(f"written to {path.name}", highlight=False)
+    console.print(f"written to {path}", highlight=False, soft_wrap=True)
     return path
 
 

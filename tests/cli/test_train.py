@@ -129,6 +129,14 @@ def test_a_model_file_of_ones_own(own_model, tmp_path):
     assert "650 parameters" in result.output  # 64 · 10 + 10
 
 
+def test_a_function_that_takes_other_arguments_is_told_which(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def build(shape):\n    pass\n")
+    result = invoke("train", f"{file}:build", "--runs", tmp_path / "runs")
+    assert result.exit_code == 1
+    assert "is called as function(input_shape, classes, seed=seed)" in result.output
+
+
 def test_a_learning_rate_of_zero_is_zero(own_model, tmp_path):
     runs = tmp_path / "r"
     result = invoke("train", own_model, "--runs", runs, "--epochs", 2, "--learning-rate", 0)

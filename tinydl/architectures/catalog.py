@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def build(architecture: str, input_shape: Shape, classes: int, *, seed: int = 0)
     A function of one's own is called as ``function(input_shape, classes, seed=seed)``.
     """
     builder = from_file(architecture) if ".py" in architecture else by_name(architecture)
+    try:
+        inspect.signature(builder).bind(input_shape, classes, seed=seed)
+    except TypeError as error:
+        raise TypeError(
+            f"{architecture} is called as function(input_shape, classes, seed=seed), and cannot be: {error}"
+        ) from None
     model = builder(input_shape, classes, seed=seed)
     if not isinstance(model, BaseModel):
         raise TypeError(
