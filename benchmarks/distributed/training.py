@@ -15,6 +15,7 @@ from tinydl.training.batches import make_source
 from tinydl.training.loop import TrainingLoop
 from tinydl.training.memory import keep_freed_memory
 from tinydl.training.steps import backward, compute_loss, forward
+from tinydl_kernels import matmul
 
 LOOPS: dict[str, tuple[TrainingLoop, Any, Any]] = {}
 
@@ -98,6 +99,19 @@ def backwards(name: str, number: int) -> list[float]:
         seconds.append(time.perf_counter() - began)
     for layer, hook in hooks.items():
         layer.after_backward = hook
+    return seconds
+
+
+def products_in_cache(number: int, products: int = 1000, size: int = 48) -> list[float]:
+    """Seconds of each so many products of matrices that stay in the first-level cache: work without memory."""
+    a, b = np.ones((2, size, size), np.float32)
+    out = np.empty_like(a)
+    seconds = []
+    for _ in range(number):
+        began = time.perf_counter()
+        for _ in range(products):
+            matmul(a, b, out)
+        seconds.append(time.perf_counter() - began)
     return seconds
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import typer
 from measuring import (
     bars,
+    console,
     in_turns,
     mean_step,
     middle,
@@ -29,8 +30,22 @@ from measuring import (
 from options import MPI_PYTHON, SECONDS, MpiPython, Seconds, cases
 from parties import Party, alone, mpi_ranks
 
+from tinydl.bench.statistics import Interval
+
 SHARDED = {"shard_optimizer": True}
 DEFAULT = ["lenet:64", "lenet:256", "cnn:64", "mlp-5m:256", "mlp-5m:1024"]
+
+
+def without_memory(one: Party, two: Party, seconds: float) -> Interval:
+    """What is left to each of two busy cores of the speed of one, where memory plays no part."""
+    number = steps_for(mean_step(one.ask("training:products_in_cache", 3)))
+
+    def turn(party: Party):
+        return lambda: float(
+            np.mean(np.max(party.ask("training:products_in_cache", number), axis=0))
+        )
+
+    return ratio(in_turns({"one": turn(one), "two": turn(two)}, seconds), "two", "one")
 
 
 def main(
@@ -49,6 +64,8 @@ def main(
     found = []
     with one, two, ranks:
         about = ranks.ask("training:about")[0]
+        clock = without_memory(one, two, seconds)
+        console.print(f"products in the cache, two cores: {percent(clock)} of one's speed each\n")
         for network, batch in cases(networks or DEFAULT):
             parameters = one.ask("training:build", "alone", network, batch)[0]
             two.ask("training:build", "alone", network, batch)
@@ -108,7 +125,7 @@ def main(
     columns = ["ms a step", "one", "two silent", "slower one", "two ranks"]
     columns += ["silent", "ceiling", "efficiency", "of ceiling"]
     table(f"weak scaling to two ranks, one thread each, {about['mpi']}", columns, rows)
-    save(name, {"about": about, "cases": found})
+    save(name, {"about": about, "without memory": clock, "cases": found})
     labels = [f"{f['network']} b{f['batch']}" for f in found]
     groups = {"two silent processes": [f["silent"].value for f in found]}
     groups |= {"the slower of each two steps": [f["ceiling"].value for f in found]}
