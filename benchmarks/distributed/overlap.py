@@ -31,7 +31,7 @@ from parties import Party, on_hosts
 
 from tinydl.bench.statistics import RESAMPLES, Interval
 
-DEFAULT = ["cnn-wide:128"]
+DEFAULT = ["cnn-wide:192"]
 WAYS = ("none", "poll", "thread")
 
 
