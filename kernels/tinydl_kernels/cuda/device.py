@@ -43,11 +43,13 @@ config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 VECTOR_BYTES = 16
 ALIGNED = None if SIMULATED else VECTOR_BYTES
 RESERVED_SHARED = 1024  # bytes of shared memory that the system takes for each block, since sm_80
+MOST_BLOCKS = 65535  # along the second and the third dimension of a grid
 COMPUTE = ((8, 0), (9, 0))  # what the kernels are checked for: A100, H100 and H200
 
 __all__ = [
     "ALIGNED",
     "COMPUTE",
+    "MOST_BLOCKS",
     "SIMULATED",
     "VECTOR_BYTES",
     "address",
@@ -55,6 +57,7 @@ __all__ = [
     "check_array",
     "compile_ptx",
     "cuda",
+    "current",
     "device_function",
     "intrinsic",
     "kernel",
@@ -184,9 +187,18 @@ def _cupy() -> Any:
 
 
 def launch(dispatcher: Any, grid: tuple[int, ...], threads: int, *arguments: Any) -> None:
-    """Start a kernel in CuPy's current stream; it runs when what is before it there has ended."""
+    """Start a kernel in CuPy's current stream; it runs when what is before it there has ended.
+
+    Raises:
+        ValueError: more blocks than a grid can have.
+    """
     if 0 in grid:
         return
+    if max(grid[1:], default=0) > MOST_BLOCKS:
+        raise ValueError(
+            f"{dispatcher.__name__}: a grid of {grid} blocks is larger than {MOST_BLOCKS} along the "
+            "second or the third dimension, which no GPU takes: give it the arrays in parts"
+        )
     if SIMULATED:
         dispatcher[grid, threads](*arguments)
     else:
@@ -230,6 +242,11 @@ def check_array(where: str, name: str, x: Any) -> None:
             f"{where}: {name} is a {type(x).__module__}.{type(x).__qualname__}, which is not in the "
             "GPU's memory; cupy.asarray copies it there"
         )
+
+
+def current() -> int:
+    """The current device's number. What is kept in a device's memory is kept once for each device."""
+    return 0 if SIMULATED else _cupy().cuda.runtime.getDevice()
 
 
 def multiprocessors() -> int:

@@ -90,7 +90,7 @@ def add_column_sums(b: Any, sums: Any) -> None:
     for i in range(len(b)):
         if b.shape[1] and b.shape[2]:
             multiply(
-                matrix(_one(b.dtype.name), 0, 0),
+                matrix(_one(b.dtype.name, device.current()), 0, 0),
                 matrix(b, column, row, start=i * stack),
                 Result(straight, line(0)),
                 (1, b.shape[2], b.shape[1]),
@@ -101,7 +101,7 @@ def add_column_sums(b: Any, sums: Any) -> None:
 
 
 @functools.cache
-def _one(dtype: str) -> Any:
+def _one(dtype: str, current: int) -> Any:
     return device.namespace().ones(1, dtype)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import device
-from .device import cuda, kernel
+from .device import MOST_BLOCKS, cuda, kernel
 from .gemm import Gemm, finisher, gemm
 from .instructions import pointer
 from .operands import FOLDED, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
@@ -23,7 +23,6 @@ from .tiles import Tile, choose
 SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
 COMPILED_IN = ("sigmoid", "tanh")
 ADDERS = 256  # threads in a block of the kernel that adds up parts
-MOST_BLOCKS = 65535  # along the second and the third dimension of a grid
 NO_BOUNDS = (0, 0, 0, 0)
 
 

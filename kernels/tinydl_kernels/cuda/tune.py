@@ -11,6 +11,7 @@ import datetime
 import functools
 import itertools
 import statistics
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("tuned.py"))
     out = parser.parse_args().out
-    device.require()
+    try:
+        device.require()
+    except (RuntimeError, ImportError) as error:
+        print(f"tune measures on a GPU: {error}", file=sys.stderr)
+        sys.exit(2)
     cupy = device.namespace()
     name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
     with cupy.cuda.Stream(non_blocking=True):  # the default stream cannot be captured

@@ -330,6 +330,8 @@ ONES = np.ones((3, 4), np.float32)
         (ValueError, "stacks of 2 and 3", lambda: linear.matmul(np.ones((2, 1, 1)), np.ones((3, 1, 1)))),
         (ValueError, r"beyond 2\^31 - 1 elements", lambda: operands.folded((1, 1), (2**31, 1, 1))),
         (ValueError, "do not fit", lambda: ladder.RUNGS[0](ONES, ONES)),
+        (ValueError, "larger than 65535 along", lambda: ladder.RUNGS[0](
+            np.ones((1 << 21, 1)), np.ones((1, 1)))),
         (ValueError, "grad must have shape", lambda: convolution.conv2d_grad_input(
             np.ones((1, 2, 2, 1)), np.ones((1, 1, 1, 1)), (1, 3, 3, 1))),
     ],

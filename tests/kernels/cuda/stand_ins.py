@@ -79,6 +79,7 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "launch", launch)
         patch.setattr(device, "require", lambda: None)
+        patch.setattr(device, "current", lambda: 0)
         patch.setattr(device, "multiprocessors", lambda: tiles.H200_MULTIPROCESSORS)
         patch.setattr(device, "namespace", lambda: library)
         call()

@@ -35,6 +35,18 @@ def test_kernels(how):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_tuning_without_a_gpu_says_so(tmp_path):
+    if PYTHON is None:
+        pytest.skip("numba-cuda is not installed: `make test` tries to, or set TINYDL_CUDA_PYTHON")
+    table = tmp_path / "tuned.py"
+    command = [PYTHON, "-m", "tinydl_kernels.cuda.tune", "--out", str(table)]
+    places = {"PYTHONPATH": str(ROOT / "kernels"), "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, env=os.environ | places, capture_output=True, text=True)
+    assert result.returncode == 2 and not table.exists()
+    assert result.stderr.startswith("tune measures on a GPU: no CUDA device can be used here")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.skipif(HAS_NUMBA_CUDA, reason="numba-cuda is installed")
 def test_what_is_missing_is_named():
     from tinydl_kernels import cuda
