@@ -127,5 +127,5 @@ def bars(
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set(ylabel=label, title=title)
     axes.margins(y=0.15)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     save(plt, figure, folder / f"{name}.png")

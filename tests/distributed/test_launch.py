@@ -176,6 +176,18 @@ def test_elastic_goes_on_without_hosts_that_do_not_answer(mpiexec, tmp_path, cap
     assert "no answer from b" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("code", [1, 255])
+def test_a_job_that_failed_names_the_hosts_that_do_not_answer(mpiexec, tmp_path, capfd, code):
+    agent = tmp_path / "agent"
+    agent.write_text('#!/bin/sh\ntest "$1" = a\n')
+    agent.chmod(0o755)
+    assert Launch(shell(f"exit {code}"), 3, hosts=["a", "b", "c"], agent=agent).run() == code
+    assert (
+        f"no answer from b, c: is the name right, and does '{agent} b true' work"
+        in capfd.readouterr().err
+    )
+
+
 def wait_for(file, seconds=20):
     until = time.monotonic() + seconds
     while not file.exists():

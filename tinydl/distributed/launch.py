@@ -16,6 +16,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -99,6 +100,7 @@ class Launch:
             if self._stop_signal is not None:
                 return 128 + self._stop_signal
             if code in FINAL or restart == self.max_restarts:
+                self._name_silent_hosts(code)
                 return code
             if self.elastic:
                 self._shrink()
@@ -138,7 +140,7 @@ class Launch:
             try:
                 return process.wait(seconds)
             except subprocess.TimeoutExpired:
-                if silent := [host for host in self.hosts if not answers(host, self.agent)]:
+                if silent := self._silent_hosts():
                     say(f"no answer from {', '.join(silent)}: the job is ended")
                     kill_group(process)
                     process.wait()
@@ -158,13 +160,30 @@ class Launch:
             RANKS: str(self.ranks),
         }
 
+    def _silent_hosts(self) -> list[str]:
+        """The hosts on which no command can be started; all are asked at once."""
+        if not self.hosts:
+            return []
+        with ThreadPoolExecutor(len(self.hosts)) as pool:
+            answered = pool.map(lambda host: answers(host, self.agent), self.hosts)
+            return [host for host, there in zip(self.hosts, answered, strict=True) if not there]
+
+    def _name_silent_hosts(self, code: int) -> None:
+        """A job that could not reach a host ends with words of the MPI launcher's own: say what they mean."""
+        if code not in (0, STOPPED) and (silent := self._silent_hosts()):
+            way = self.agent or "ssh"
+            say(
+                f"no answer from {', '.join(silent)}: is the name right, and does '{way} {silent[0]} true' "
+                "work without a password?"
+            )
+
     def _shrink(self) -> None:
         """Go on without the hosts that do not answer, else with one rank fewer."""
-        alive = [host for host in self.hosts if answers(host, self.agent)]
+        gone = self._silent_hosts()
+        alive = [host for host in self.hosts if host not in gone]
         if self.hosts and not alive:
             raise LaunchError(f"none of the hosts {', '.join(self.hosts)} answers any more")
-        if len(alive) < len(self.hosts):
-            gone = [host for host in self.hosts if host not in alive]
+        if gone:
             say(f"no answer from {', '.join(gone)}: going on without")
             self.ranks = max(1, min(self.ranks, share(self.ranks, self.hosts) * len(alive)))
             self.hosts = alive
