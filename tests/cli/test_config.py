@@ -50,6 +50,12 @@ def test_unknown_section_names_nearest(tmp_path):
         ('[training]\n# c\nschedule = "cos"\n', ":3: training.schedule: ", "'cosine'"),
         ("[data]\nvalidation_split = 1.0\n", ":2: data.validation_split: ", "less than 1"),
         ("training.epochs = -1\n", ":1: training.epochs: ", "got -1"),
+        (
+            '[distributed]\ncompression = "zip"\n',
+            ":2: distributed.compression: ",
+            "bfloat16, float16,",
+        ),
+        ("[distributed]\ncompression = 8\n", ":2: distributed.compression: ", "table such as {"),
         ('training = { epochs = "x" }\n', ":1: training.epochs: ", "got 'x'"),
     ],
 )

@@ -26,9 +26,9 @@ import difflib
 import inspect
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 if sys.version_info >= (3, 11):
@@ -124,6 +124,9 @@ class TrainingConfig(Section):
     )
 
 
+Compression = Literal["bfloat16", "float16", "top_k", "power_sgd"]
+
+
 class DistributedConfig(Section):
     """How several processes share the work; without effect on one alone."""
 
@@ -135,7 +138,7 @@ class DistributedConfig(Section):
     overlap: Literal["auto", "thread", "poll", "none"] = Field(
         "auto", description="How communication runs beside the backward pass."
     )
-    compression: Literal["bfloat16", "float16", "top_k", "power_sgd"] | dict | None = Field(
+    compression: Compression | dict | None = Field(
         None, description="Less traffic for less exact gradients (default: as they are)."
     )
     shard_optimizer: bool = Field(
@@ -144,6 +147,22 @@ class DistributedConfig(Section):
     check_every: int = Field(
         100, ge=0, description="Steps between comparisons of the parameters across processes."
     )
+
+    @field_validator("compression", mode="before")
+    @classmethod
+    def name_or_table(cls, value: Any) -> Any:
+        """One error for what is neither, where pydantic has one for each."""
+        names = get_args(Compression)
+        if value is None or value in names or isinstance(value, dict):
+            return value
+        raise PydanticCustomError(
+            "compression",
+            "expected one of {names}, or a table such as {table}",
+            {
+                "names": ", ".join(names),
+                "table": '{ class = "top_k", config = { ratio = 0.01 } }',
+            },
+        )
 
 
 class RunConfig(Section):
