@@ -396,27 +396,27 @@ def test_classes_of_shapes():
 
 
 def test_the_check_for_gpus(choose, monkeypatch):
-    """benchmarks/gpu_check.py takes right results for right, and notices wrong ones."""
+    """benchmarks/gpu_right.py takes right results for right, and notices wrong ones."""
     import sys
     from pathlib import Path
 
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[3] / "benchmarks"), *sys.path])
-    import gpu_check
+    import gpu_right
 
     choose(TENSOR_TILE._replace(rows=4, columns=4))
     rng = np.random.default_rng(7)
-    for case in list(gpu_check.products_to_check([(9, 20, 7)]))[4:8]:
-        limit = gpu_check.LIMITS[case["precision"] or case["dtype"]]
-        assert limit / 1e5 < gpu_check.check_product(np, rng, case) <= limit, case
+    for case in list(gpu_right.products_to_check([(9, 20, 7)]))[4:8]:
+        limit = gpu_right.LIMITS[case["precision"] or case["dtype"]]
+        assert limit / 1e5 < gpu_right.check_product(np, rng, case) <= limit, case
     rung = ladder.RUNGS[1]
     monkeypatch.setattr(rung, "tile", SMALL_RUNGS[rung.name])
     case = {"rung": rung, "shape": (5, 6, 7), "dtype": "float64"}
-    assert gpu_check.check_rung(np, rng, case) < gpu_check.LIMITS["float64"]
+    assert gpu_right.check_rung(np, rng, case) < gpu_right.LIMITS["float64"]
 
     product = {"shape": (9, 20, 7), "turned": (False, False), "dtype": "float64", "precision": None}
     monkeypatch.setattr(products, "_launch", lambda *a: None)
-    assert gpu_check.check_product(np, rng, product) == np.inf  # nothing was written
-    out, untouched = gpu_check.guarded(np, (2, 3), "float32")
+    assert gpu_right.check_product(np, rng, product) == np.inf  # nothing was written
+    out, untouched = gpu_right.guarded(np, (2, 3), "float32")
     assert untouched()
     out.base[-1] = 0
     assert not untouched()
