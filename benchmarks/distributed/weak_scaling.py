@@ -10,6 +10,7 @@ process over the mean of the slower steps of two silent ones: what is left for t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -36,14 +37,17 @@ SHARDED = {"shard_optimizer": True}
 DEFAULT = ["lenet:64", "lenet:256", "cnn:64", "mlp-5m:256", "mlp-5m:1024"]
 
 
+def mean_slower(answers: Sequence[Sequence[float]]) -> float:
+    """Seconds of a step where all processes wait for the slowest one in each."""
+    return float(np.mean(np.max(answers, axis=0)))
+
+
 def without_memory(one: Party, two: Party, seconds: float) -> Interval:
     """What is left to each of two busy cores of the speed of one, where memory plays no part."""
     number = steps_for(mean_step(one.ask("training:products_in_cache", 3)))
 
     def turn(party: Party):
-        return lambda: float(
-            np.mean(np.max(party.ask("training:products_in_cache", number), axis=0))
-        )
+        return lambda: mean_slower(party.ask("training:products_in_cache", number))
 
     return ratio(in_turns({"one": turn(one), "two": turn(two)}, seconds), "two", "one")
 
@@ -81,7 +85,7 @@ def main(
 
             def silent(number: int = number, slower: list[float] = slower) -> float:
                 answers = two.ask("training:steps", "alone", number)
-                slower.append(float(np.mean(np.max(answers, axis=0))))
+                slower.append(mean_slower(answers))
                 return mean_step(answers)
 
             turns = {"one": turn(one, "alone"), "two, silent": silent}
