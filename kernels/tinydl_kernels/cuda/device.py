@@ -96,8 +96,9 @@ class Usage(NamedTuple):
     spills: int  # bytes
 
 
-def compile_ptx(dispatcher: Any, signature: tuple, compute: tuple[int, int]) -> str:
-    """A kernel's PTX for a compute capability, such as (9, 0); needs no GPU."""
+def compile_ptx(dispatcher: Any, signature: tuple, compute: tuple) -> str:
+    """A kernel's PTX for a compute capability, such as (9, 0); needs no GPU. (9, 0, "a") is for what only
+    GPUs of exactly that capability have."""
     bounds = dispatcher.targetoptions["launch_bounds"]
     options = {"device": False, "abi": "numba", "cc": compute, "launch_bounds": bounds}
     with _device_of(compute):
@@ -105,19 +106,19 @@ def compile_ptx(dispatcher: Any, signature: tuple, compute: tuple[int, int]) -> 
 
 
 @contextlib.contextmanager
-def _device_of(compute: tuple[int, int]) -> Iterator[None]:
+def _device_of(compute: tuple) -> Iterator[None]:
     """Numba asks the current device, which may not exist, for what to compile device functions."""
     from numba.cuda import dispatcher
 
     real = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=compute)
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=compute[:2])
     try:
         yield
     finally:
         dispatcher.get_current_device = real
 
 
-def assemble(ptx: str, compute: tuple[int, int]) -> tuple[bytes, Usage]:
+def assemble(ptx: str, compute: tuple) -> tuple[bytes, Usage]:
     """Machine code and what it needs, from the assembler inside nvJitLink, which numba-cuda uses, too.
 
     Raises:
@@ -125,7 +126,7 @@ def assemble(ptx: str, compute: tuple[int, int]) -> tuple[bytes, Usage]:
     """
     from cuda.bindings import nvjitlink
 
-    options = [f"-arch=sm_{compute[0]}{compute[1]}", "-Xptxas=-v", "-verbose"]
+    options = ["-arch=sm_" + "".join(map(str, compute)), "-Xptxas=-v", "-verbose"]
     handle = nvjitlink.create(len(options), options)
     try:
         code = ptx.encode() + b"\0"
@@ -186,8 +187,13 @@ def _cupy() -> Any:
     return cupy
 
 
-def launch(dispatcher: Any, grid: tuple[int, ...], threads: int, *arguments: Any) -> None:
+def launch(
+    dispatcher: Any, grid: tuple[int, ...], threads: int, *arguments: Any, shared: int = 0
+) -> None:
     """Start a kernel in CuPy's current stream; it runs when what is before it there has ended.
+
+    Args:
+        shared: bytes of shared memory beyond what the kernel declares, cuda.shared.array(0, ...) in it.
 
     Raises:
         ValueError: more blocks than a grid can have.
@@ -200,9 +206,10 @@ def launch(dispatcher: Any, grid: tuple[int, ...], threads: int, *arguments: Any
             "second or the third dimension, which no GPU takes: give it the arrays in parts"
         )
     if SIMULATED:
-        dispatcher[grid, threads](*arguments)
+        dispatcher[grid, threads, 0, shared](*arguments)
     else:
-        dispatcher[grid, threads, _stream(_cupy().cuda.get_current_stream().ptr)](*arguments)
+        stream = _stream(_cupy().cuda.get_current_stream().ptr)
+        dispatcher[grid, threads, stream, shared](*arguments)
 
 
 @functools.cache

@@ -32,9 +32,9 @@ REGISTER_UNIT = 256  # registers are given to a warp in multiples of this,
 SHARED_UNIT = 128  # shared memory to a block in multiples of this
 
 
-def blocks_at_once(usage: Usage, threads: int, compute: tuple[int, int]) -> int:
+def blocks_at_once(usage: Usage, threads: int, compute: tuple) -> int:
     """Blocks of so many threads that fit on a multiprocessor of a compute capability."""
-    has = MULTIPROCESSORS[compute]
+    has = MULTIPROCESSORS[compute[:2]]
     warps = -(-threads // WARP)
     registers = _rounded(usage.registers * WARP, REGISTER_UNIT) * warps
     shared = _rounded(usage.shared, SHARED_UNIT)

@@ -68,7 +68,7 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
 
     found = []
 
-    def launch(dispatcher: Any, grid: Any, threads: int, *arguments: Any) -> None:
+    def launch(dispatcher: Any, grid: Any, threads: int, *arguments: Any, shared: int = 0) -> None:
         assert dispatcher.targetoptions["launch_bounds"][0] == threads
         found.append((dispatcher, tuple(map(typeof, arguments))))
 
