@@ -337,6 +337,8 @@ def test_a_line_that_moves_on_a_terminal(monkeypatch):
     for part in ("━" * 24 + " 1/2  loss 0.", "accuracy 0.", "lr 0.01", " images/s", " s left"):
         assert part in line
     assert sum(line.startswith("epoch 2/2  loss") for line in lines) == 1
+    # The first step may take seconds, in which the kernels are compiled: the line says so.
+    assert [line[:21] for line in lines if "compiled" in line] == ["epoch 1/2  first step"]
 
 
 def test_the_line_fits_into_a_narrow_terminal(monkeypatch):

@@ -8,6 +8,7 @@ from typing import Any
 from tinydl.training.callbacks.base import Callback, Logs
 
 REFRESH_SECONDS = 0.2  # drawing costs milliseconds, which training would otherwise have
+FIRST_STEP = "first step: kernels that no earlier run has compiled are compiled now"
 BAR_WIDTH = range(6, 25)  # characters; where the line has no room for the least there is no bar
 
 
@@ -47,10 +48,14 @@ class ProgressBar(Callback):
         self.drawn = 0.0
         if self.moves:
             from rich.live import Live
+            from rich.text import Text
 
             # No drawing thread: it would take the interpreter from the training loop.
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.start()
+            if not self.steps_done:
+                line = Text(f"{self._title()}  {FIRST_STEP}", no_wrap=True, overflow="ellipsis")
+                self.live.update(line, refresh=True)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
