@@ -13,17 +13,15 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import pickle
-import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Client, Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -99,35 +97,30 @@ class Party:
             start_new_session=True,
         )
 
-    def _meet(self, server: socket.socket) -> list[socket.socket]:
-        by_rank: dict[int, socket.socket] = {}
+    def _meet(self, server: socket.socket) -> list[Connection]:
+        by_rank: dict[int, Connection] = {}
         try:
             while len(by_rank) < self.size:
-                connection, _ = server.accept()
-                data = receive(connection)
-                if data is None:
-                    raise TimeoutError
-                by_rank[pickle.loads(data)] = connection
-        except TimeoutError:
+                connection = Connection(server.accept()[0].detach())
+                by_rank[connection.recv()] = connection
+        except (TimeoutError, EOFError):
             self._end()
             raise PartyError(f"the processes did not start; they said:\n{self.output()}") from None
         return [by_rank[rank] for rank in range(self.size)]
 
     def ask(self, function: str, *arguments: Any, **named: Any) -> list[Any]:
         """The result of "module:function" with these arguments in every process, in the order of ranks."""
-        task = pickle.dumps((function, arguments, named))
         for connection in self._connections:
-            send(connection, task)
+            connection.send((function, arguments, named))
         replies: dict[int, Any] = {}
         until = time.monotonic() + SECONDS
         while len(replies) < self.size:
             waiting = [c for rank, c in enumerate(self._connections) if rank not in replies]
-            ready, _, _ = select.select(waiting, [], [], max(until - time.monotonic(), 0))
+            ready = wait(waiting, max(until - time.monotonic(), 0))
             if not ready:
                 raise PartyError(f"{function}: no answer\n{self.output()}")
             for connection in ready:
-                data = receive(connection)
-                good, value = pickle.loads(data) if data else (False, f"it ended\n{self.output()}")
+                good, value = heard(connection) or (False, f"it ended\n{self.output()}")
                 if not good:
                     raise PartyError(f"{function}: {value}")
                 replies[self._connections.index(connection)] = value
@@ -165,43 +158,27 @@ def environment_of_ranks() -> dict[str, str]:
     return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def send(connection: socket.socket, data: bytes) -> None:
-    connection.sendall(struct.pack("q", len(data)) + data)
-
-
-def receive(connection: socket.socket) -> bytes | None:
+def heard(connection: Any) -> Any:
     """The next message; None where the other side is gone."""
-    header = read(connection, 8)
-    return None if header is None else read(connection, struct.unpack("q", header)[0])
-
-
-def read(connection: socket.socket, size: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < size:
-        try:
-            part = connection.recv(size - len(data))
-        except ConnectionError:
-            return None
-        if not part:
-            return None
-        data += part
-    return bytes(data)
+    try:
+        return connection.recv()
+    except (EOFError, ConnectionError):
+        return None
 
 
 def serve(address: str) -> None:
     """What a process does: run what it is told to, until nobody is there any more."""
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(address)
+    connection = Client(address)
     rank = next((os.environ[name] for name in RANK_VARIABLES if name in os.environ), "0")
-    send(connection, pickle.dumps(int(rank)))
-    while (task := receive(connection)) is not None:
-        function, arguments, named = pickle.loads(task)
+    connection.send(int(rank))
+    while (task := heard(connection)) is not None:
+        function, arguments, named = task
         module, _, name = function.partition(":")
         try:
             result = (True, getattr(importlib.import_module(module), name)(*arguments, **named))
         except Exception:
             result = (False, traceback.format_exc())
-        send(connection, pickle.dumps(result))
+        connection.send(result)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
-import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +27,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +94,8 @@ class Job:
         """
         if self._process is None:
             self._start()
-        task = pickle.dumps((function.__module__, function.__qualname__, arguments))
         for connection in self._connections:
-            send(connection, task)
+            connection.send((function.__module__, function.__qualname__, arguments))
         replies = self._replies()
         errors = [f"rank {r}:\n{value}" for r, (ok, value) in sorted(replies.items()) if not ok]
         missing = sorted(set(range(self.ranks)) - replies.keys())
@@ -114,11 +111,9 @@ class Job:
         until = time.monotonic() + SECONDS
         while len(replies) < self.ranks and time.monotonic() < until:
             waiting = [c for r, c in enumerate(self._connections) if r not in replies]
-            ready, _, _ = select.select(waiting, [], [], 0.5)
-            for connection in ready:
+            for connection in wait(waiting, 0.5):
                 rank = self._connections.index(connection)
-                data = receive(connection)
-                replies[rank] = pickle.loads(data) if data else (False, "the process ended")
+                replies[rank] = heard(connection) or (False, "the process ended")
                 if not replies[rank][0]:
                     until = min(until, time.monotonic() + 2.0)
         return replies
@@ -143,11 +138,9 @@ class Job:
             by_rank = {}
             try:
                 for _ in range(self.ranks):
-                    connection, _ = server.accept()
-                    data = receive(connection)
-                    assert data is not None
-                    by_rank[pickle.loads(data)] = connection
-            except TimeoutError:
+                    connection = Connection(server.accept()[0].detach())
+                    by_rank[connection.recv()] = connection
+            except (TimeoutError, EOFError):
                 raise JobFailed("the ranks did not start" + self._output()) from None
         self._connections = [by_rank[rank] for rank in range(self.ranks)]
 
@@ -173,43 +166,27 @@ class Job:
         self._process = None
 
 
-def send(connection: socket.socket, data: bytes) -> None:
-    connection.sendall(struct.pack("q", len(data)) + data)
-
-
-def receive(connection: socket.socket) -> bytes | None:
+def heard(connection: Any) -> Any:
     """The next message; None where the other side is gone."""
-    header = _read(connection, 8)
-    return None if header is None else _read(connection, struct.unpack("q", header)[0])
-
-
-def _read(connection: socket.socket, size: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < size:
-        try:
-            part = connection.recv(size - len(data))
-        except ConnectionError:
-            return None
-        if not part:
-            return None
-        data += part
-    return bytes(data)
+    try:
+        return connection.recv()
+    except (EOFError, ConnectionError):
+        return None
 
 
 def serve(address: str) -> None:
     """What a rank does: run the functions that it is told to, until nobody is there any more."""
     import tinydl as tl
 
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(address)
-    send(connection, pickle.dumps(tl.distributed.world().rank))
-    while (task := receive(connection)) is not None:
-        module, name, arguments = pickle.loads(task)
+    connection = Client(address)
+    connection.send(tl.distributed.world().rank)
+    while (task := heard(connection)) is not None:
+        module, name, arguments = task
         try:
             result = (True, getattr(importlib.import_module(module), name)(*arguments))
         except BaseException:
             result = (False, traceback.format_exc())
-        send(connection, pickle.dumps(result))
+        connection.send(result)
 
 
 if __name__ == "__main__":
