@@ -19,6 +19,7 @@ import numpy as np
 from llvmlite import ir
 
 from .device import SIMULATED, VECTOR_BYTES, intrinsic, types
+from .simulated import WARPS, Unfenced
 
 I32 = ir.IntType(32)
 F32 = ir.FloatType()
@@ -246,6 +247,7 @@ def copy_async(elements: int) -> Any:
     def python(shared: Any, place: int, source: Any, index: int, count: int) -> None:
         assert int(place) % elements == 0, "not aligned in shared memory"
         assert not count or source.aligned(index, elements), "not aligned in the device's memory"
+        shared[place : place + elements] = np.nan if shared.dtype.kind == "f" else -(2**30)
         _open_group().append((shared, int(place), source, int(index), int(count), elements))
 
     @twin(python)
@@ -296,6 +298,7 @@ def wait_for(younger: int) -> Any:
             for shared, place, source, index, count, elements in groups.pop(0):
                 for i in range(elements):
                     shared[place + i] = source[index + i] if i < count else 0
+                Unfenced.of_block().add(shared, place)
 
     @twin(python)
     def wait(typingctx):
@@ -376,8 +379,6 @@ def pack_bf16(typingctx, low, high):
 
 
 def _multiply_fragments(sums: tuple, a: tuple, b: tuple, unpack: Callable, depth: int) -> tuple:
-    from .simulated import WARPS
-
     whole_a, whole_b = np.zeros((16, depth)), np.zeros((depth, 8))
     width = depth // 8  # numbers in a register
     for lane, (its_a, its_b) in enumerate(WARPS.exchange((a, b))):

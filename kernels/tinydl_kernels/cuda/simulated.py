@@ -74,3 +74,111 @@ class Warps:
 
 
 WARPS = Warps()
+
+
+class Unfenced:
+    """What threads of a block have copied to shared memory, but not yet fenced for units that read it past
+    the usual path ("async proxy")."""
+
+    def __init__(self) -> None:
+        self._by_thread: dict[Any, set[int]] = {}
+
+    @staticmethod
+    def of_block() -> Unfenced:
+        thread: Any = threading.current_thread()
+        return vars(thread._manager).setdefault("unfenced", Unfenced())
+
+    def add(self, array: np.ndarray, place: int) -> None:
+        """What cp.async copied to array[place:], at most 16 bytes."""
+        own = self._by_thread.setdefault(threading.current_thread(), set())
+        own.add(_units(array, place))
+
+    def fence(self) -> None:
+        self._by_thread.pop(threading.current_thread(), None)
+
+    def check(self, units: set[int]) -> None:
+        for own in list(self._by_thread.values()):
+            assert own.isdisjoint(units), (
+                "factors were copied, but not fenced, before wgmma reads them"
+            )
+
+
+def _units(array: np.ndarray, places: Any) -> Any:
+    """The numbers of the 16 bytes in which elements lie, of all memory."""
+    return (array.__array_interface__["data"][0] + array.itemsize * places) // 16
+
+
+class Wgmma:
+    """What tensor cores compute for one thread of a warpgroup, while it does something else; see `wgmma`."""
+
+    def __init__(self) -> None:
+        self._groups: list[list[tuple]] = [[]]  # oldest first; the last is not committed yet
+        self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # under way: what shows, what is
+        self._left: dict[int, np.ndarray] = {}  # what the last products left in sums
+        self._fenced = False
+
+    @staticmethod
+    def of_thread() -> Wgmma:
+        return vars(threading.current_thread()).setdefault("wgmma", Wgmma())
+
+    def fence(self) -> None:
+        self._fenced = True
+
+    def multiply(self, sums: np.ndarray, a: tuple, b: tuple, n: int, precision: str) -> None:
+        thread: Any = threading.current_thread()
+        warp, g, t = thread.thread_id // 32 % 4, thread.thread_id % 32 // 4, thread.thread_id % 4
+        rows = 16 * warp + g + np.array([0, 8])
+        columns = (8 * np.arange(n // 8)[:, np.newaxis] + 2 * t + np.arange(2)).ravel()
+        key = id(sums)
+        if key not in self._sums:
+            untouched = key in self._left and np.array_equal(self._left[key], sums, equal_nan=True)
+            assert self._fenced or untouched, "wgmma adds to sums that were not fenced"
+            self._sums[key] = sums, sums.copy()
+            sums[:] = np.nan
+        self._fenced = False
+        factors = []
+        for (shared, bits), lines in ((a, rows), (b, columns)):
+            words = shared.view(np.uint32)
+            places = _core_matrices(bits, lines)
+            Unfenced.of_block().check(set(_units(words, places[:, ::4]).ravel().tolist()))
+            factors.append((words, places, words[places]))
+        self._groups[-1].append((key, factors, precision))
+
+    def commit(self) -> None:
+        self._groups.append([])
+
+    def wait(self, younger: int) -> None:
+        while len(self._groups) - 1 > younger:
+            for key, factors, precision in self._groups.pop(0):
+                self._add(key, factors, precision)
+        under_way = {key for group in self._groups for key, *_ in group}
+        for key in self._sums.keys() - under_way:
+            shown, sums = self._sums.pop(key)
+            assert np.isnan(shown).all(), "sums were written while wgmma added to them"
+            shown[:] = sums
+            self._left[key] = sums
+
+    def _add(self, key: int, factors: list, precision: str) -> None:
+        for words, places, seen in factors:
+            same = np.array_equal(words[places], seen)
+            assert same, "a factor in shared memory was overwritten while wgmma read it"
+        a, b = (_numbers(seen, precision) for _, _, seen in factors)
+        product = (a @ b.T).reshape(2, -1, 2)  # rows, pairs of columns
+        self._sums[key][1][:] += product.transpose(1, 0, 2).ravel().astype(np.float32)
+
+
+def _core_matrices(descriptor: int, rows: np.ndarray) -> np.ndarray:
+    """Where the 32 bytes of each of these rows of a factor lie: places of 4 bytes, (rows, 8)."""
+    start, leading, stride = ((descriptor >> at & 0x3FFF) << 4 for at in (0, 16, 32))
+    half, word = np.arange(2)[:, np.newaxis], np.arange(4)
+    first = start + rows // 8 * stride + rows % 8 * 16
+    places = first[:, np.newaxis, np.newaxis] // 4 + half * (leading // 4) + word
+    return places.reshape(len(rows), 8)
+
+
+def _numbers(words: np.ndarray, precision: str) -> np.ndarray:
+    """What tensor cores read from words of 4 bytes."""
+    if precision == "tf32":
+        return (words & np.uint32(0xFFFFE000)).view(np.float32).astype(float)
+    halves = np.ascontiguousarray(words).view(np.uint16).astype(np.uint32)
+    return (halves << np.uint32(16)).view(np.float32).astype(float)

@@ -40,6 +40,30 @@ class Tile(NamedTuple):
         return self.lanes[0] * self.lanes[1] * self.warps[0] * self.warps[1]
 
 
+class WarpgroupTile(NamedTuple):
+    """How a block of warpgroups shares C, each 64 whole rows of the tile; see `warpgroups`."""
+
+    warpgroups: int
+    width: int
+    stages: int = 4
+    blocks: int = 1  # that shall fit on a multiprocessor at once
+
+    @property
+    def height(self) -> int:
+        return 64 * self.warpgroups
+
+    @property
+    def threads(self) -> int:
+        return 128 * self.warpgroups
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory: stages with 128 bytes of each row, and in the end the sums."""
+        return max(
+            128 * self.stages * (self.height + self.width), 4 * self.height * (self.width + 8)
+        )
+
+
 H200_MULTIPROCESSORS = 132
 
 # Large tiles make more of what they load, small ones give all multiprocessors something to do.
@@ -69,6 +93,10 @@ TILES = {
     },
 }
 
+WARPGROUP_TILES = {
+    "w128x256": WarpgroupTile(2, 256, stages=4, blocks=1),
+    "w128x128": WarpgroupTile(2, 128, stages=3, blocks=2),
+}
 
 # What a kernel does besides multiply-adds, from its machine code: instructions for each step in depth, to
 # start copies and to count, and for each four numbers read from shared memory.

@@ -1,0 +1,242 @@
+"""Products by warpgroups, for GPUs of compute capability 9.0: C = activation(alpha A B + beta C + bias).
+
+Both factors are packed (see `packing`); then each block computes a tile of C. It keeps `stages` pieces of both
+factors in shared memory, which arrive by cp.async while tensor cores multiply others (see `wgmma`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import device, wgmma
+from .device import ALIGNED, MOST_BLOCKS, cuda, device_function, kernel
+from .gemm import finisher
+from .instructions import commit, copy_async, load4, pointer, store4, wait_for
+from .packing import WORDS, pack, stages_of
+from .registers import Operations
+from .tiles import WarpgroupTile
+from .wgmma import descriptor, fence_copies, fence_sums
+
+if TYPE_CHECKING:
+    from .products import Operand, Result
+
+CORE = 128  # bytes of a core matrix: the next one along the sum follows it,
+GROUP = 8 * 4 * WORDS  # bytes of 8 rows of a stage: the next rows follow them
+STEP = (
+    wgmma.STEP_BYTES // 16 * CORE // 4
+)  # words from what one instruction reads to what the next does
+FLOAT = np.dtype(np.float32)
+PADDING = 8  # words between rows of C in shared memory: what 16 threads write, 2 words each, meets all banks
+
+
+class Packed(NamedTuple):
+    """All that is compiled into a kernel."""
+
+    tile: WarpgroupTile
+    precision: str
+    wide: bool = False  # C is read and written 16 bytes at a time
+    activation: str | None = None  # "sigmoid" or "tanh"; the others are a slope below zero
+
+
+@functools.cache
+def multiplier(spec: Packed) -> Any:
+    """The kernel
+
+        multiply_packed(a, b, c, c_start, c_row, c_column, bias, has_bias, bias_start, sizes, stages, steps,
+                        group, alpha, beta, slope)
+
+    Args:
+        a, b: packed factors.
+        sizes: (M, N, rows of A and of B with those of padding). stages: (of the sum, of one part, parts).
+        steps: from one product of a stack to the next of A and B, packed, C and bias; of C from part to part.
+        Others: as in `gemm`, which has the same grid.
+    """
+    tile = spec.tile
+    height, width, stages, threads = tile.height, tile.width, tile.stages, tile.threads
+    a_words, b_words = height * WORDS, width * WORDS
+    stage_words, a_turns, b_turns = (
+        a_words + b_words,
+        a_words // 4 // threads,
+        b_words // 4 // threads,
+    )
+    if (a_turns * 4 * threads, b_turns * 4 * threads) != (a_words, b_words) or stages < 3:
+        raise ValueError(f"{threads} threads cannot share out the copies of {tile}")
+    count, pitch, per_stage = width // 2, width + PADDING, WORDS * 4 // wgmma.STEP_BYTES
+    of_warpgroup = wgmma.ROWS // 8 * GROUP // 4
+    multiply, finish, store = wgmma.instructions(width, spec.precision)
+    clear, write = Operations(count, 1, 1).clear, writer(spec)
+    copy, wait_for_stage, wait_for_all = copy_async(4), wait_for(stages - 3), wait_for(0)
+    start_products, wait_for_products = wgmma.commit, wgmma.wait_for(1)
+
+    @device_function
+    def load(shared, slot, a, a_place, b, b_place, thread):
+        place = slot * stage_words + thread * 4
+        for turn in range(a_turns):
+            copy(shared, place + turn * threads * 4, a, a_place + turn * threads * 4, 4)
+        place += a_words
+        for turn in range(b_turns):
+            copy(shared, place + turn * threads * 4, b, b_place + turn * threads * 4, 4)
+
+    @kernel(threads, tile.blocks)
+    def multiply_packed(
+        a, b, c, c_start, c_row, c_column, bias, has_bias, bias_start, sizes, stage_counts, steps,
+        group, alpha, beta, slope,
+    ):  # fmt: skip
+        shared = cuda.shared.array(0, FLOAT, ALIGNED)
+        sums = cuda.local.array(count, np.float32)
+        thread = cuda.threadIdx.x & 1023  # tells the compiler that it is not negative
+        m, n, a_rows, b_rows = sizes
+        first_row = ((cuda.blockIdx.y << group) + (cuda.blockIdx.x & ((1 << group) - 1))) * height
+        first_column = (cuda.blockIdx.x >> group) * width
+        if first_row >= m:
+            return
+        product = cuda.blockIdx.z // stage_counts[2]
+        part = cuda.blockIdx.z - product * stage_counts[2]
+        first = part * stage_counts[1]
+        here = min(stage_counts[1], stage_counts[0] - first)
+        a_memory, b_memory = pointer(a, alpha), pointer(b, alpha)
+        a_place = product * steps[0] + (first * a_rows + first_row) * WORDS + thread * 4
+        b_place = product * steps[1] + (first * b_rows + first_column) * WORDS + thread * 4
+        a_step, b_step = a_rows * WORDS, b_rows * WORDS
+        a_first = thread // 128 * of_warpgroup
+
+        clear(sums)
+        for stage in range(stages - 2):
+            if stage < here:
+                load(shared, stage, a_memory, a_place, b_memory, b_place, thread)
+            commit()
+            a_place += a_step
+            b_place += b_step
+        slot, free = 0, stages - 2
+        for stage in range(here):
+            wait_for_stage()  # for this thread's part of it,
+            fence_copies()
+            cuda.syncthreads()  # for the others'
+            fence_sums()
+            start = slot * stage_words
+            for step in range(per_stage):
+                multiply(sums, descriptor(shared, start + a_first + step * STEP, CORE, GROUP),
+                         descriptor(shared, start + a_words + step * STEP, CORE, GROUP))  # fmt: skip
+            start_products()
+            # Free is what was read two stages ago: before the barrier, each warpgroup has waited until
+            # its products of that stage had ended. Those of the last stage may still be under way.
+            if stage + stages - 2 < here:
+                load(shared, free, a_memory, a_place, b_memory, b_place, thread)
+            commit()  # a group of no copies, at the end, keeps the count right
+            a_place += a_step
+            b_place += b_step
+            wait_for_products()  # but for those just started
+            slot = slot + 1 if slot + 1 < stages else 0
+            free = free + 1 if free + 1 < stages else 0
+
+        finish(sums)
+        wait_for_all()
+        cuda.syncthreads()  # all have left the factors, whose place now is C's
+        lane = thread % 32
+        store(sums, shared, (thread // 32 * 16 + lane // 4) * pitch + lane % 4 * 2, pitch)
+        cuda.syncthreads()
+        write(shared, thread, first_row, first_column, m, n, pointer(c, alpha),
+              c_start + product * steps[2] + part * steps[4], c_row, c_column, pointer(bias, alpha),
+              bias_start + product * steps[3], has_bias, alpha, beta, slope)  # fmt: skip
+
+    return multiply_packed
+
+
+def writer(spec: Packed) -> Any:
+    """The device function write(...): what is done to a tile of sums in shared memory, and where it goes. Each
+    thread has four columns, and writes every so many rows."""
+    tile, wide = spec.tile, spec.wide
+    pitch, quads, height = tile.width + PADDING, tile.width // 4, tile.height
+    rows_at_once = tile.threads // quads
+    activate = finisher(spec.activation, np.float32)
+
+    @device_function
+    def result(x, old, alpha, beta, bias, slope):
+        value = alpha * x + bias
+        if beta != 0:
+            value += beta * old
+        return activate(value, slope)
+
+    @device_function
+    def write(
+        shared, thread, first_row, first_column, m, n, c, c_start, c_row, c_column,
+        bias, bias_start, has_bias, alpha, beta, slope,
+    ):  # fmt: skip
+        quad = thread % quads * 4
+        column = first_column + quad
+        zero = alpha - alpha
+        b0, b1, b2, b3 = zero, zero, zero, zero
+        if has_bias != 0:
+            bias_start += column
+            b0 = bias[bias_start] if column < n else zero
+            b1 = bias[bias_start + 1] if column + 1 < n else zero
+            b2 = bias[bias_start + 2] if column + 2 < n else zero
+            b3 = bias[bias_start + 3] if column + 3 < n else zero
+        for row in range(thread // quads, height, rows_at_once):
+            if first_row + row < m and column < n:
+                x0, x1, x2, x3 = load4(shared, row * pitch + quad)
+                place = c_start + (first_row + row) * c_row + column * c_column
+                if wide:  # n is a multiple of four then
+                    old0, old1, old2, old3 = zero, zero, zero, zero
+                    if beta != 0:
+                        old0, old1, old2, old3 = load4(c, place)
+                    store4(
+                        c, place,
+                        result(x0, old0, alpha, beta, b0, slope), result(x1, old1, alpha, beta, b1, slope),
+                        result(x2, old2, alpha, beta, b2, slope), result(x3, old3, alpha, beta, b3, slope),
+                    )  # fmt: skip
+                else:
+                    for e in range(4):
+                        if column + e < n:
+                            old = c[place] if beta != 0 else zero
+                            c[place] = result(x0, old, alpha, beta, b0, slope)
+                        place += c_column
+                        x0, x1, x2, b0, b1, b2, b3 = x1, x2, x3, b1, b2, b3, b0
+
+    return write
+
+
+def launch(
+    a: Operand,
+    b: Operand,
+    c: Result,
+    sizes: tuple[int, int, int],
+    products: int,
+    parts: int,
+    spec: Packed,
+    scalars: tuple,
+    bias: Any,
+    bias_step: int,
+) -> None:
+    """Pack both factors and multiply them; see `products.multiply`, which chose the tile.
+
+    Args:
+        scalars: alpha, beta, and the slope below zero.
+    """
+    (m, n, k), tile = sizes, spec.tile
+    stages = stages_of(k, spec.precision)
+    packed_a = pack(a, m, k, products if a.step else 1, tile.height, spec.precision)
+    packed_b = pack(b, n, k, products if b.step else 1, tile.width, spec.precision)
+    rows = packed_a.shape[2], packed_b.shape[2]
+    group = min(3, (rows[0] // tile.height - 1).bit_length())
+    groups = (rows[0] // tile.height + (1 << group) - 1) >> group
+    most = MOST_BLOCKS // parts
+    for first in range(0, products, most):
+        here = min(most, products - first)
+        device.launch(
+            multiplier(spec),
+            (rows[1] // tile.width << group, groups, here * parts),
+            tile.threads,
+            device.memory(packed_a[first if a.step else 0 :]),
+            device.memory(packed_b[first if b.step else 0 :]),
+            device.memory(c.array), c.start + first * c.step, c.rows[0], c.column,
+            device.memory(c.array if bias is None else bias), 0 if bias is None else 1, first * bias_step,
+            (m, n, *rows), (stages, -(-stages // parts), parts),
+            (packed_a[0].size if a.step else 0, packed_b[0].size if b.step else 0, c.step, bias_step, m * n),
+            group,
+            *scalars,
+            shared=tile.shared,
+        )  # fmt: skip
