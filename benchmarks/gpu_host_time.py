@@ -13,16 +13,16 @@ Counted, in ``fit``, for one step in the middle of an epoch:
     allocations     new arrays on the device, from ``empty`` and as results of CuPy's
     waits           for something that the device has to do first
 
-Measured: microseconds of one step, the fastest of some epochs, in which nothing is computed. ``ours`` is the time outside
-of launches and of CuPy; ``data`` is what it takes to fetch the next batch and to copy it to pinned memory.
+Measured: microseconds of one step, the fastest of some epochs, in which nothing is computed. ``ours`` is the time
+outside of launches and of CuPy; ``data`` is what it takes to fetch the next batch and to copy it to pinned memory.
 
-Not measured, as only a GPU can show it: what a launch itself costs, and a call of CuPy. Both are replaced by functions that
-only count; the arrays have shapes and addresses, and no content.
+Not measured, as only a GPU can show it: what a launch itself costs, and a call of CuPy. Both are replaced by functions
+that only count; the arrays have shapes and addresses, and no content.
 
-PyTorch, where it is installed: how many ATen operations the same network's step calls, eagerly, views left out, and how
-long a step takes on the CPU with two images, where little is computed. That time has some arithmetic in it and leaves out
-launches: a rough peer. (On the device ``meta``, where nothing is computed at all, a step takes many times as long: there
-PyTorch works out shapes in Python.)
+PyTorch, where it is installed: how many ATen operations the same network's step calls, eagerly, views left out, and
+how long a step takes on the CPU with two images, where little is computed. That time has some arithmetic in it and
+leaves out launches: a rough peer. (On the device ``meta``, where nothing is computed at all, a step takes many times
+as long: there PyTorch works out shapes in Python.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,13 +66,26 @@ class Device:
 
         if device.SIMULATED:
             raise SystemExit("gpu_host_time: not with NUMBA_ENABLE_CUDASIM=1")
-        array = cupy.DeviceArray
+
+        class Array(cupy.DeviceArray):
+            """One whose properties are as quick to read as CuPy's."""
+
+            __slots__ = ("dtype", "ndim", "pointer", "shape", "size", "strides")
+
+            def __init__(self, host: np.ndarray) -> None:
+                self.host, self.pointer = host, host.__array_interface__["data"][0]
+                self.dtype, self.ndim, self.size = host.dtype, host.ndim, host.size
+                self.shape, self.strides = host.shape, host.strides
+
+        array = cupy.DeviceArray = cupy.Library.ndarray = Array
 
         def launch(function: Any, grid: Any, *arguments: Any, **options: Any) -> None:
-            self.counts["kernels"] += 0 not in grid
+            if 0 not in grid:
+                self.counts["kernels"] += 1
+                self.counts[f"kernel {function.py_func.__name__}"] += 1
 
         def address(x: Any) -> int:
-            return x.host.__array_interface__["data"][0]
+            return x.pointer
 
         def empty(library: Any, shape: Any, dtype: Any = "float64") -> Any:
             self.counts["allocations"] += 1
@@ -167,7 +179,9 @@ def counts_of_step(device: Device, name: str) -> Counter[str]:
     )
     x, y = arrays(name)
     model = compiled(name)
-    model.fit(x[: 4 * BATCH], y[: 4 * BATCH], batch_size=BATCH, verbose=0, callbacks=callback, device="cuda")  # fmt: skip
+    model.fit(
+        x[: 4 * BATCH], y[: 4 * BATCH], batch_size=BATCH, verbose=0, callbacks=callback, device="cuda"
+    )  # fmt: skip
     return found[2] - found[1]
 
 
@@ -209,8 +223,10 @@ def show(device: Device, name: str, with_profile: bool) -> None:
     print(f"{name}, batches of {BATCH}, one step")
     for part in ("kernels", "CuPy's", "allocations", "waits"):
         print(f"    {part:12}{counts[part]:6}")
-    each = {part[5:]: n for part, n in counts.most_common() if part.startswith("CuPy ")}
-    print("    CuPy's:     ", ", ".join(f"{n} {part}" for part, n in each.items()))
+    for kind in ("kernel", "CuPy"):
+        each = [part.split() for part in counts if part.startswith(f"{kind} ")]
+        names = sorted((name for _, name in each), key=lambda name: -counts[f"{kind} {name}"])
+        print(f"    {kind}: " + ", ".join(f"{counts[f'{kind} {name}']} {name}" for name in names))
     profile = cProfile.Profile() if with_profile else None
     for part, seconds in seconds_of_step(device, name, profile).items():
         print(f"    {part:12}{1e6 * seconds:6.0f} us")
