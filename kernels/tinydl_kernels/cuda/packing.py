@@ -45,9 +45,11 @@ def pack(operand: Any, rows: int, k: int, products: int, multiple: int, precisio
     stages, padded = stages_of(k, precision), -(-rows // multiple) * multiple
     packed = device.namespace().empty((products, stages, padded, WORDS), np.float32)
     row_step, k_step = operand.outer[0], operand.inner[0]
+    along_rows = abs(row_step) < abs(k_step)
+    blocks = stages, -(-padded // ROWS)  # those that run at one time read what lies side by side
     device.launch(
-        packer(precision, along_rows=abs(row_step) < abs(k_step)),
-        (stages * -(-padded // ROWS), 1, products),
+        packer(precision, along_rows),
+        (*(reversed(blocks) if along_rows else blocks), products),
         THREADS,
         device.memory(operand.array), operand.start, (operand.step, row_step, k_step),
         device.memory(packed), (rows, k, padded, stages), ZERO,
@@ -81,12 +83,10 @@ def packer(precision: str, along_rows: bool) -> Any:
         tile = cuda.shared.array(size, np.float32, ALIGNED)
         thread = cuda.threadIdx.x & 1023
         rows, k, padded, stages = sizes
-        # Blocks that run at one time read what lies side by side.
         if along_rows:
-            row_blocks = (padded + ROWS - 1) // ROWS
-            stage, first_row = cuda.blockIdx.x // row_blocks, cuda.blockIdx.x % row_blocks * ROWS
+            stage, first_row = cuda.blockIdx.y, cuda.blockIdx.x * ROWS
         else:
-            stage, first_row = cuda.blockIdx.x % stages, cuda.blockIdx.x // stages * ROWS
+            stage, first_row = cuda.blockIdx.x, cuda.blockIdx.y * ROWS
         memory, packed_memory = pointer(x, zero), pointer(packed, zero)
         start += cuda.blockIdx.z * steps[0]
         for turn in range(turns):

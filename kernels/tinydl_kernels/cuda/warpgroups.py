@@ -7,6 +7,7 @@ factors in shared memory, which arrive by cp.async while tensor cores multiply o
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from . import device, wgmma
 from .device import ALIGNED, MOST_BLOCKS, cuda, device_function, kernel
 from .gemm import finisher
-from .instructions import commit, copy_async, load4, pointer, store4, wait_for
+from .instructions import commit, copy_async, load4, pointer, quotient, reciprocal, store4, wait_for
+from .operands import _divisor
 from .packing import WORDS, pack, stages_of
 from .registers import Operations
 from .tiles import WarpgroupTile
@@ -50,7 +52,7 @@ def multiplier(spec: Packed) -> Any:
 
     Args:
         a, b: packed factors.
-        sizes: (M, N, rows of A and of B with those of padding). stages: (of the sum, of one part, parts).
+        sizes: (M, N, rows of A and of B with those of padding). stages: (of the sum, of one part, parts as a divisor).
         steps: from one product of a stack to the next of A and B, packed, C and bias; of C from part to part.
         Others: as in `gemm`, which has the same grid.
     """
@@ -93,10 +95,13 @@ def multiplier(spec: Packed) -> Any:
         first_column = (cuda.blockIdx.x >> group) * width
         if first_row >= m:
             return
-        product = cuda.blockIdx.z // stage_counts[2]
-        part = cuda.blockIdx.z - product * stage_counts[2]
-        first = part * stage_counts[1]
-        here = min(stage_counts[1], stage_counts[0] - first)
+        total, of_part, parts = stage_counts
+        # No instruction divides integers, and the assembler lets no wgmma run by itself in a kernel that calls
+        # the function which does (its warning C7509).
+        product = quotient(cuda.blockIdx.z, parts[1], parts[2])
+        part = cuda.blockIdx.z - product * parts[0]
+        first = part * of_part
+        here = min(of_part, total - first)
         a_memory, b_memory = pointer(a, alpha), pointer(b, alpha)
         a_place = product * steps[0] + (first * a_rows + first_row) * WORDS + thread * 4
         b_place = product * steps[1] + (first * b_rows + first_column) * WORDS + thread * 4
@@ -145,13 +150,20 @@ def multiplier(spec: Packed) -> Any:
     return multiply_packed
 
 
+@device_function
+def sigmoid(value, slope):
+    """Without a division, which is a call, too."""
+    e = math.exp(-abs(value))  # never overflows
+    return reciprocal(1 + e) if value >= 0 else e * reciprocal(1 + e)
+
+
 def writer(spec: Packed) -> Any:
     """The device function write(...): what is done to a tile of sums in shared memory, and where it goes. Each
     thread has four columns, and writes every so many rows."""
     tile, wide = spec.tile, spec.wide
     pitch, quads, height = tile.width + PADDING, tile.width // 4, tile.height
     rows_at_once = tile.threads // quads
-    activate = finisher(spec.activation, np.float32)
+    activate = sigmoid if spec.activation == "sigmoid" else finisher(spec.activation, np.float32)
 
     @device_function
     def result(x, old, alpha, beta, bias, slope):
@@ -234,7 +246,7 @@ def launch(
             device.memory(packed_b[first if b.step else 0 :]),
             device.memory(c.array), c.start + first * c.step, c.rows[0], c.column,
             device.memory(c.array if bias is None else bias), 0 if bias is None else 1, first * bias_step,
-            (m, n, *rows), (stages, -(-stages // parts), parts),
+            (m, n, *rows), (stages, -(-stages // parts), _divisor(parts)),
             (packed_a[0].size if a.step else 0, packed_b[0].size if b.step else 0, c.step, bias_step, m * n),
             group,
             *scalars,
