@@ -62,10 +62,10 @@ def packer(precision: str, along_rows: bool) -> Any:
     """The kernel pack(x, start, steps, packed, sizes, zero): a block packs 32 rows of one stage, through shared
     memory, so that both reading, along rows or along the sum, and writing go along memory."""
     depth = WORDS * NUMBERS_IN_A_WORD[precision]
-    turns, threads = ROWS * depth // THREADS, THREADS
+    per_word, threads = NUMBERS_IN_A_WORD[precision], THREADS
+    reads, writes = ROWS * depth // threads, ROWS * WORDS // 4 // threads
     pitch = depth + 1  # an odd one: neighbors along both axes lie in different banks
-    size, words_in_chunk = ROWS * pitch, 4
-    per_word = NUMBERS_IN_A_WORD[precision]
+    size = ROWS * pitch
 
     if precision == "tf32":
 
@@ -78,7 +78,7 @@ def packer(precision: str, along_rows: bool) -> Any:
         def word(tile, place):
             return float_of_bits(pack_bf16(load(tile, place), load(tile, place + 1)))
 
-    @kernel(THREADS, 6)
+    @kernel(threads, 6)
     def pack_rows(x, start, steps, packed, sizes, zero):
         tile = cuda.shared.array(size, np.float32, ALIGNED)
         thread = cuda.threadIdx.x & 1023
@@ -89,7 +89,7 @@ def packer(precision: str, along_rows: bool) -> Any:
             stage, first_row = cuda.blockIdx.x, cuda.blockIdx.y * ROWS
         memory, packed_memory = pointer(x, zero), pointer(packed, zero)
         start += cuda.blockIdx.z * steps[0]
-        for turn in range(turns):
+        for turn in range(reads):
             i = turn * threads + thread
             if along_rows:
                 row, p = i % ROWS, i // ROWS
@@ -102,15 +102,16 @@ def packer(precision: str, along_rows: bool) -> Any:
                 ]
             tile[row * pitch + p] = value
         cuda.syncthreads()
-        # 256 times 16 bytes, one for each thread
-        chunk, row = thread // 8 % 8, thread // 64 * 8 + thread % 8
-        if first_row + row < padded:
-            place = row * pitch + chunk * words_in_chunk * per_word
-            block = (cuda.blockIdx.z * stages + stage) * padded + first_row
-            store4(
-                packed_memory, block * WORDS + thread * 4,
-                word(tile, place), word(tile, place + per_word),
-                word(tile, place + 2 * per_word), word(tile, place + 3 * per_word),
-            )  # fmt: skip
+        for turn in range(writes):
+            i = turn * threads + thread
+            chunk, row = i // 8 % 8, i // 64 * 8 + i % 8
+            if first_row + row < padded:
+                place = row * pitch + chunk * 4 * per_word
+                block = (cuda.blockIdx.z * stages + stage) * padded + first_row
+                store4(
+                    packed_memory, block * WORDS + i * 4,
+                    word(tile, place), word(tile, place + per_word),
+                    word(tile, place + 2 * per_word), word(tile, place + 3 * per_word),
+                )  # fmt: skip
 
     return pack_rows

@@ -47,6 +47,7 @@ class WarpgroupTile(NamedTuple):
     width: int
     stages: int = 4
     blocks: int = 1  # that shall fit on a multiprocessor at once
+    depth: int = 64  # numbers of the sum in a stage, in TF32 half as many
 
     @property
     def height(self) -> int:
@@ -97,6 +98,8 @@ WARPGROUP_TILES = {
     "w128x256": WarpgroupTile(2, 256, stages=4, blocks=1),
     "w128x128": WarpgroupTile(2, 128, stages=3, blocks=2),
 }
+# Sizes that the grid of blocks that pack can have: 65535 blocks of 32 rows, and as many products.
+LARGEST_PACKED = 65535 * 32
 
 # What a kernel does besides multiply-adds, from its machine code: instructions for each step in depth, to
 # start copies and to count, and for each four numbers read from shared memory.
@@ -107,6 +110,11 @@ MOST_PARTS = 64
 ADDING = (
     40  # what it costs to write and add up one more element, in multiply-adds of one multiprocessor
 )
+# The same for products by warpgroups: the tensor cores do this many multiply-adds in the time of one by mma;
+# a number comes from the L2 cache in the time of so many; to begin and to end a tile takes as long as so many
+# numbers of its sum; so much takes the packing of a number, and the start of both kernels that pack.
+WARPGROUP_SPEED, PACKED_READING, PACKED_ENDS = 4, 25, 128
+PACKING, PACKING_START = 100, 2e6
 
 
 @functools.lru_cache(maxsize=4096)  # training asks for the same few shapes over and over
@@ -120,26 +128,32 @@ def choose(
     images: bool = False,
     may_split: bool = True,
     multiprocessors: int = H200_MULTIPROCESSORS,
-) -> tuple[Tile, int]:
+    warpgroups: bool = False,
+) -> tuple[Tile | WarpgroupTile, int]:
     """The tile for a product of (m, k) by (k, n), and into how many parts the sum is cut.
 
     Args:
         images: an operand is read from images; then each thread should have few copies to note.
+        warpgroups: the GPU has their instructions, and C is written row by row.
     """
+    table: dict[str, Tile | WarpgroupTile] = {**TILES[kind_of(dtype, precision)]}
+    if images:
+        table = {name: tile for name, tile in table.items() if suits_images(tile, precision)}
+    elif precision and warpgroups and k > 0 and max(m, n, k, products * 32) <= LARGEST_PACKED:
+        table |= WARPGROUP_TILES
     measured = tuned.CHOICES.get((kind_of(dtype, precision), *shape_class(m, n, k)))
-    if measured and products == 1 and not images:
-        tile = TILES[kind_of(dtype, precision)][measured[0]]
+    if measured and measured[0] in table and products == 1 and not images:
+        tile = table[measured[0]]
         allowed = [p for p in parts_of(k, tile) if p <= measured[1]]
         return tile, max(allowed) if may_split else 1
     candidates = []
-    for name, tile in TILES[kind_of(dtype, precision)].items():
-        if images and not suits_images(tile, precision):
-            continue
+    for name, tile in table.items():
+        cost_of = estimate_packed if isinstance(tile, WarpgroupTile) else estimate
         for parts in parts_of(k, tile) if may_split else (1,):
-            cost = estimate(tile, m, n, k, products, parts, multiprocessors)
+            cost = cost_of(tile, m, n, k, products, parts, multiprocessors)
             candidates.append((cost, name, parts))
     _, name, parts = min(candidates)
-    return TILES[kind_of(dtype, precision)][name], parts
+    return table[name], parts
 
 
 def kind_of(dtype: str, precision: str | None) -> str:
@@ -157,7 +171,7 @@ def suits_images(tile: Tile, precision: str | None) -> bool:
     return tile.height >= 8 and not (precision == "bf16" and tile.rows * tile.columns >= 128)
 
 
-def parts_of(k: int, tile: Tile) -> list[int]:
+def parts_of(k: int, tile: Tile | WarpgroupTile) -> list[int]:
     """Powers of two that leave every part a few steps."""
     return [p for p in (1, 2, 4, 8, 16, 32, MOST_PARTS) if p == 1 or k >= 8 * p * tile.depth]
 
@@ -180,5 +194,22 @@ def estimate(
     arithmetic = tile.height * tile.width * issued / useful * waiting
     reading = READING * (tile.height + tile.width)
     cost = blocks * steps * tile.depth * max(arithmetic, reading)
-    adding = ADDING * m * n * products * (parts + 1) / multiprocessors if parts > 1 else 0.0
-    return cost + adding
+    return cost + adding_up(m, n, products, parts, multiprocessors)
+
+
+def adding_up(m: int, n: int, products: int, parts: int, multiprocessors: int) -> float:
+    return ADDING * m * n * products * (parts + 1) / multiprocessors if parts > 1 else 0.0
+
+
+def estimate_packed(
+    tile: WarpgroupTile, m: int, n: int, k: int, products: int, parts: int, multiprocessors: int
+) -> float:
+    """The same for products by warpgroups, in the same unit: multiply-adds by mma, some 256 in a clock of a
+    multiprocessor. Nothing of it is measured."""
+    tiles = -(-m // tile.height) * -(-n // tile.width) * products * parts
+    arithmetic = tile.height * tile.width / WARPGROUP_SPEED
+    reading = PACKED_READING * (tile.height + tile.width)
+    steps = -(-k // parts) + PACKED_ENDS
+    cost = -(-tiles // multiprocessors) * steps * max(arithmetic, reading)
+    packing = PACKING * (m + n) * k * products / multiprocessors + PACKING_START
+    return cost + packing + adding_up(m, n, products, parts, multiprocessors)

@@ -52,7 +52,7 @@ def multiplier(spec: Packed) -> Any:
 
     Args:
         a, b: packed factors.
-        sizes: (M, N, rows of A and of B with those of padding). stages: (of the sum, of one part, parts as a divisor).
+        sizes: (M, N, rows of A and of B with those of padding). stages: (of the sum, of one part, parts, as `operands._divisor` gives them).
         steps: from one product of a stack to the next of A and B, packed, C and bias; of C from part to part.
         Others: as in `gemm`, which has the same grid.
     """
@@ -95,11 +95,11 @@ def multiplier(spec: Packed) -> Any:
         first_column = (cuda.blockIdx.x >> group) * width
         if first_row >= m:
             return
-        total, of_part, parts = stage_counts
+        total, of_part, parts, factor, shift = stage_counts
         # No instruction divides integers, and the assembler lets no wgmma run by itself in a kernel that calls
         # the function which does (its warning C7509).
-        product = quotient(cuda.blockIdx.z, parts[1], parts[2])
-        part = cuda.blockIdx.z - product * parts[0]
+        product = quotient(cuda.blockIdx.z, factor, shift)
+        part = cuda.blockIdx.z - product * parts
         first = part * of_part
         here = min(of_part, total - first)
         a_memory, b_memory = pointer(a, alpha), pointer(b, alpha)
@@ -246,7 +246,7 @@ def launch(
             device.memory(packed_b[first if b.step else 0 :]),
             device.memory(c.array), c.start + first * c.step, c.rows[0], c.column,
             device.memory(c.array if bias is None else bias), 0 if bias is None else 1, first * bias_step,
-            (m, n, *rows), (stages, -(-stages // parts), _divisor(parts)),
+            (m, n, *rows), (stages, -(-stages // parts), *_divisor(parts)),
             (packed_a[0].size if a.step else 0, packed_b[0].size if b.step else 0, c.step, bias_step, m * n),
             group,
             *scalars,
