@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernels.cuda.stand_ins import launches, on_device
+from tests.kernels.cuda.stand_ins import check_layout, launches, on_device
 from tinydl_kernels.cuda import convolution, device, ladder, linear, products, tiles
 from tinydl_kernels.cuda.occupancy import blocks_at_once
 
@@ -41,6 +41,7 @@ def assemble(call, compile_for=SM80):
     assert started
     for kernel, signature in started:
         ptx = device.compile_ptx(kernel, signature, compile_for)
+        check_layout(ptx, signature)
         for compute in (SM80, SM90):
             if compute >= compile_for:
                 check(kernel, ptx, compute)
@@ -139,13 +140,6 @@ def test_places_in_images_are_found_once(monkeypatch):
     assert copying.count("mul.hi.u32") == divisions * tile.depth // 8  # 8 neighbors at a time
     assert "mul.hi.u32" not in rest.split("cp.async.wait_group")[0]
     assert "div." not in copying
-
-
-def test_no_launch_is_warned_of():
-    """A layer of a few blocks is no mistake, and tests that make errors of warnings shall not fail on a GPU."""
-    from numba.cuda import dispatcher
-
-    assert not dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"] if ALL else ["float64"])

@@ -3,6 +3,8 @@ they are on a device."""
 
 from __future__ import annotations
 
+import re
+import struct
 import sys
 import threading
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinydl_kernels.cuda import device, tiles
+from tinydl_kernels.cuda import device, launching, tiles
 
 
 def poisoned(shape: Any, dtype: Any) -> np.ndarray:
@@ -33,6 +35,8 @@ def poison() -> Any:
     def shared_array(self: Any, shape: Any, dtype: Any, alignment: Any = None) -> np.ndarray:
         frame = sys._getframe(1)  # the simulator, too, tells shared arrays apart by their line
         key = frame.f_code.co_filename, frame.f_lineno
+        if shape == 0:  # what a launch asks for
+            key, shape = "dynamic", self._dynshared_size // np.dtype(dtype).itemsize
         with lock:
             if key not in self._allocations:
                 self._allocations[key] = poisoned(shape, np.dtype(dtype))
@@ -70,7 +74,9 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
 
     def launch(dispatcher: Any, grid: Any, threads: int, *arguments: Any, shared: int = 0) -> None:
         assert dispatcher.targetoptions["launch_bounds"][0] == threads
-        found.append((dispatcher, tuple(map(typeof, arguments))))
+        signature = launching.signature_of(dispatcher, launching.flat(arguments)[0])
+        assert signature == tuple(map(typeof, arguments))  # as Numba's own launches see them
+        found.append((dispatcher, signature))
 
     library = SimpleNamespace(
         empty=lambda shape, dtype: np.empty(shape, dtype).view(OnDevice),
@@ -80,7 +86,34 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
         patch.setattr(device, "launch", launch)
         patch.setattr(device, "require", lambda: None)
         patch.setattr(device, "current", lambda: 0)
+        patch.setattr(device, "capability", lambda: (9, 0))
         patch.setattr(device, "multiprocessors", lambda: tiles.H200_MULTIPROCESSORS)
         patch.setattr(device, "namespace", lambda: library)
         call()
     return found
+
+
+OF_PTX = {"u8": "?", "u32": "i", "u64": "q", "f32": "f", "f64": "d"}  # in the words of `struct`
+
+
+def parameters_of(ptx: str) -> list[tuple[str, int]]:
+    """The parameters that a kernel's PTX declares: how `struct` names their types, and where they lie. Each is at a
+    multiple of its size, behind the one before."""
+    (declared,) = re.findall(r"\.entry\s+\S+\((.*?)\)", ptx, re.DOTALL)
+    found, end = [], 0
+    for kind, size in re.findall(r"\.param \.([a-z](\d+)) \w+", declared):
+        size = int(size) // 8
+        place = -(-end // size) * size
+        found.append((OF_PTX[kind], place))
+        end = place + size
+    assert len(found) == declared.count(".param")
+    return found
+
+
+def check_layout(ptx: str, signature: tuple) -> None:
+    """A launch lays the arguments out where the kernel reads them."""
+    layout, found = launching.layout(signature), parameters_of(ptx)
+    assert layout.format == "".join(code for code, _ in found)
+    memory = layout.pack(*range(1, len(found) + 1))
+    for number, (code, place) in enumerate(found, 1):
+        assert struct.unpack_from(code, memory, place) == (number if code != "?" else True,)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,14 +26,29 @@ PYTHON = os.environ.get("TINYDL_CUDA_PYTHON") or (sys.executable if HAS_NUMBA_CU
 def test_kernels(how):
     if PYTHON is None:
         pytest.skip("numba-cuda is not installed: `make test` tries to, or set TINYDL_CUDA_PYTHON")
+    check(PYTHON, how, NUMBA_ENABLE_CUDASIM=str(int(how == "simulated")))
+
+
+def check(python, how, **variables):
+    """Run the tests of check_{how}.py."""
     script = Path(__file__).with_name(f"check_{how}.py")
-    variables = {"NUMBA_ENABLE_CUDASIM": str(int(how == "simulated")), "NUMBA_NUM_THREADS": "1"}
+    variables = {"NUMBA_ENABLE_CUDASIM": "0", "NUMBA_NUM_THREADS": "1"} | variables
     variables["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, nobody must need it
-    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
     result = subprocess.run(
         command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_launching(tmp_path):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if PYTHON is None or compiler is None:
+        pytest.skip("numba-cuda is not installed, see above, or no C compiler is")
+    source, library = Path(__file__).with_name("stand_in_driver.c"), tmp_path / "libcuda.so.1"
+    command = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    check(PYTHON, "launching", LD_LIBRARY_PATH=str(tmp_path))
 
 
 def test_tuning_without_a_gpu_says_so(tmp_path):
@@ -55,7 +71,7 @@ def test_what_is_missing_is_named():
         cuda.matmul  # noqa: B018
 
 
-def test_one_module_knows_numba_cuda():
+def test_packages_below_are_known_to_one_module_each():
     pattern = re.compile(r"^\s*(from|import) (numba|cuda|cupy)\b", re.MULTILINE)
     users = {path.name for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text())}
-    assert users == {"device.py"}
+    assert users == {"compiling.py", "device.py", "launching.py"}

@@ -1,0 +1,131 @@
+"""The one module that imports numba-cuda: from Python functions to machine code.
+
+The CUDA target left Numba for a package of its own, and that package's successor is announced; what
+would have to change then stands here. Numba only compiles, to PTX. What starts a kernel is in
+`launching`, and so the tests can assemble without a GPU exactly what a GPU runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+MISSING = (
+    "{} is missing: pip install 'tinydl[cuda]' ('tinydl[cuda12]' where the driver is for CUDA 12)"
+)
+
+try:
+    import numba_cuda  # noqa: F401  (older versions of Numba have a numba.cuda of their own)
+    from numba import cuda, types
+    from numba.cuda.core import config
+    from numba.cuda.extending import intrinsic
+except ImportError as error:
+    what = "numba-cuda, which compiles tinydl_kernels.cuda,"
+    raise ImportError(MISSING.format(what)) from error
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+__all__ = [
+    "MISSING",
+    "SIMULATED",
+    "Usage",
+    "assemble",
+    "compile_ptx",
+    "cuda",
+    "device_function",
+    "entry_of",
+    "intrinsic",
+    "kernel",
+    "types",
+]
+
+
+def kernel(threads: int, blocks: int = 1) -> Callable[[Callable], Any]:
+    """Decorator: a kernel that runs with `threads` a block, of which `blocks` shall fit on one
+    multiprocessor. The assembler limits registers accordingly."""
+    if SIMULATED:
+        return cuda.jit
+    return cuda.jit(launch_bounds=(threads, blocks))
+
+
+def device_function(function: Callable) -> Any:
+    """Decorator: a function that kernels call, inlined into them. It must not use `cuda`."""
+    return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
+
+
+class Usage(NamedTuple):
+    """What one thread, or for `shared` one block, of an assembled kernel needs."""
+
+    registers: int
+    shared: int  # bytes
+    stack: int  # bytes of local memory: arrays that did not fit into registers, and spills
+    spills: int  # bytes
+
+
+def compile_ptx(dispatcher: Any, signature: tuple, compute: tuple) -> str:
+    """A kernel's PTX for a compute capability, such as (9, 0); needs no GPU. (9, 0, "a") is for what only
+    GPUs of exactly that capability have."""
+    bounds = dispatcher.targetoptions["launch_bounds"]
+    options = {"device": False, "abi": "numba", "cc": compute, "launch_bounds": bounds}
+    with _device_of(compute):
+        return cuda.compile(dispatcher.py_func, signature, **options)[0]
+
+
+@contextlib.contextmanager
+def _device_of(compute: tuple) -> Iterator[None]:
+    """Numba asks the current device, which may not exist, for what to compile device functions."""
+    from numba.cuda import dispatcher
+
+    real = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=compute[:2])
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = real
+
+
+def assemble(ptx: str, compute: tuple) -> tuple[bytes, Usage]:
+    """Machine code and what it needs, from the assembler inside nvJitLink, which numba-cuda uses, too.
+
+    Raises:
+        RuntimeError: with the assembler's words.
+    """
+    from cuda.bindings import nvjitlink
+
+    options = ["-arch=sm_" + "".join(map(str, compute)), "-Xptxas=-v", "-verbose"]
+    handle = nvjitlink.create(len(options), options)
+    try:
+        code = ptx.encode() + b"\0"
+        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, code, len(code), "kernel")
+        nvjitlink.complete(handle)
+        log = bytearray(nvjitlink.get_info_log_size(handle))
+        nvjitlink.get_info_log(handle, log)
+        cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
+        nvjitlink.get_linked_cubin(handle, cubin)
+    except nvjitlink.nvJitLinkError as error:
+        words = bytearray(nvjitlink.get_error_log_size(handle))
+        nvjitlink.get_error_log(handle, words)
+        raise RuntimeError(f"the assembler refuses the kernel: {words.decode()}") from error
+    finally:
+        nvjitlink.destroy(handle)
+    return bytes(cubin), _usage(log.decode())
+
+
+def _usage(log: str) -> Usage:
+    used = re.search(r"used (\d+) registers.* (\d+) stack, (?:(\d+) bytes smem)?", log)
+    spills = re.findall(r"(\d+) bytes spill (?:stores|loads)", log)
+    if used is None or not spills:
+        raise RuntimeError(f"the assembler's report is not understood: {log}")
+    registers, stack, shared = (int(number or 0) for number in used.groups())
+    return Usage(registers, shared, stack, sum(map(int, spills)))
+
+
+def entry_of(ptx: str) -> str:
+    """The name of the kernel in its PTX."""
+    found = re.search(r"\.entry\s+([^\s(]+)", ptx)
+    if found is None:
+        raise RuntimeError(f"there is no kernel in this PTX: {ptx}")
+    return found.group(1)

@@ -1,0 +1,198 @@
+"""Starting kernels, through the real bindings of CUDA's driver to a stand-in for it, `stand_in_driver.c`: each gets
+the arguments it was started with, and what goes wrong is said."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.kernels.cuda.stand_ins import OnDevice, on_device, parameters_of
+from tinydl_kernels.cuda import device, launching, linear
+from tinydl_kernels.cuda.device import cuda, kernel
+
+DRIVER = ctypes.CDLL("libcuda.so.1")
+
+
+class Last(ctypes.Structure):
+    """The last launch."""
+
+    _fields_ = (
+        ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("shared", ctypes.c_uint),
+        ("function", ctypes.c_void_p), ("stream", ctypes.c_void_p),
+        ("size", ctypes.c_size_t), ("parameters", ctypes.c_char * 32764),
+    )  # fmt: skip
+
+
+def driver(name, kind=ctypes.c_int):
+    return kind.in_dll(DRIVER, name)
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    """CuPy, as far as a launch needs it, and arrays on a device."""
+    runtime = SimpleNamespace(getDevice=lambda: 0, free=lambda _: DRIVER.make_context_current())
+    stream = SimpleNamespace(ptr=0x7F0000001230)
+    library = SimpleNamespace(
+        cuda=SimpleNamespace(runtime=runtime, get_current_stream=lambda: stream),
+        empty=lambda shape, dtype: np.empty(shape, dtype).view(OnDevice),
+    )
+    monkeypatch.setattr(device, "_cupy", lambda: library)
+    monkeypatch.setattr(device, "require", lambda: None)
+    yield
+    driver("result_of_launches").value = 0
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """The PTX of the kernels that a test compiles."""
+    found = []
+
+    def compile_ptx(*arguments):
+        found.append(device.compile_ptx(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(launching, "compile_ptx", compile_ptx)
+    return found
+
+
+def received(ptx):
+    """The parameters of the last launch as its kernel reads them."""
+    last = driver("last", Last)
+    memory = ctypes.string_at(ctypes.addressof(last) + Last.parameters.offset, last.size)
+    found = parameters_of(ptx)
+    assert last.size == found[-1][1] + struct.calcsize(found[-1][0])
+    return [struct.unpack_from(code, memory, place)[0] for code, place in found]
+
+
+@kernel(64)
+def takes_all(x, small, flag, sizes, half, number, one, other, nothing, pairs):
+    if flag:
+        return
+
+
+def test_every_kind_of_argument_arrives(compiled):
+    given = (
+        2**63 - 1, np.int32(-5), True, (1, -2, 3), np.float32(0.5), 1e300, np.bool_(False), np.int64(7), (),
+        ((8, 9), (10,)),
+    )  # fmt: skip
+    for _ in range(2):
+        device.launch(takes_all, (3, 2), 64, *given)
+    (ptx,) = compiled  # once
+    assert received(ptx) == [2**63 - 1, -5, True, 1, -2, 3, 0.5, 1e300, False, 7, 8, 9, 10]
+    last = driver("last", Last)
+    assert list(last.grid) == [3, 2, 1] and list(last.block) == [64, 1, 1]
+    assert last.stream == 0x7F0000001230 and last.shared == 0
+    assert "sm_90a" in ptx
+
+
+def test_a_product(compiled):
+    a, b, bias = on_device(70, 30), on_device(30, 50), on_device(50)
+    c = linear.matmul(a, b, bias=bias, activation="leaky_relu")
+    (ptx,) = compiled
+    values = received(ptx)
+    for x in (a, b, c, bias):
+        assert values.count(device.address(x)) == 1
+    assert np.float32(0.2) in values and values[-3:-1] == [1, 0]  # alpha and beta
+    sizes = values.index(70, -20)
+    assert values[sizes : sizes + 3] == [70, 50, 30]
+
+
+def test_other_types_are_another_kernel(compiled):
+    @kernel(32)
+    def takes_two(x, y):
+        pass
+
+    for arguments in ((1, (2,)), (1, (2, 3)), (np.float32(1), (2,)), (1, (2,))):
+        device.launch(takes_two, (1,), 32, *arguments)
+        assert len(received(compiled[-1])) == 1 + len(arguments[1]) or arguments == (1, (2,))
+    assert len(compiled) == 3
+
+
+def test_a_grid_of_no_blocks_starts_nothing():
+    before = driver("launches").value
+    device.launch(takes_all, (5, 0, 2), 64, "is not even looked at")
+    assert driver("launches").value == before
+    with pytest.raises(ValueError, match=r"takes_all: a grid of \(1, 65536\) blocks is larger"):
+        device.launch(takes_all, (1, 65536), 64)
+
+
+@kernel(32)
+def sums(x):
+    memory = cuda.shared.array(0, np.float32)
+    memory[cuda.threadIdx.x] = x
+
+
+def test_much_shared_memory_is_asked_for_once():
+    before = driver("attributes_set").value
+    for size in (1000, 100 * 1024, 100 * 1024, 64 * 1024):
+        device.launch(sums, (1,), 32, np.float32(1), shared=size)
+        assert driver("last", Last).shared == size
+    assert driver("attributes_set").value == before + 2
+    with pytest.raises(RuntimeError, match=r"asking for 300000 bytes of shared memory.* of sums"):
+        device.launch(sums, (1,), 32, np.float32(1), shared=300_000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (np.float16(1), TypeError, r"plain: argument 1 is a numpy\.float16; kernels take"),
+        ("text", TypeError, "plain: argument 1 is a builtins.str"),
+        (None, TypeError, "plain: argument 1 is a builtins.NoneType"),
+        (2**63, ValueError, "plain: argument 1 is 9223372036854775808"),
+        ((1, -(2**63) - 1), ValueError, r"plain: argument 1 is \(1, -9223372036854775809\)"),
+        ((1, 2.5), ValueError, r"plain: argument 1 is \(1, 2\.5\): required argument is not"),
+        (((1, 2), 3), ValueError, r"plain: argument 1 is \(\(1, 2\), 3\)"),
+        ((1, (2, 3)), ValueError, r"plain: argument 1 is \(1, \(2, 3\)\)"),
+    ],
+)
+def test_an_argument_that_no_kernel_takes(wrong, error, words):
+    @kernel(32)
+    def plain(x, y):
+        pass
+
+    before = driver("launches").value
+    with pytest.raises(error, match=words):
+        device.launch(plain, (1,), 32, 1, wrong)
+    assert driver("launches").value == before
+
+
+def test_errors_of_the_driver():
+    driver("result_of_launches").value = 1
+    doing = r"starting sums with \(4, 2\) blocks of 32 threads"
+    with pytest.raises(RuntimeError, match=rf"^{doing} failed: CUDA_ERROR_\w+1, invalid argument$"):
+        device.launch(sums, (4, 2), 32, np.float32(1))
+    driver("result_of_launches").value = 700
+    earlier = rf"a kernel started earlier failed, as showed when {doing}: \w+700, an illegal memory"
+    with pytest.raises(RuntimeError, match=earlier):
+        device.launch(sums, (4, 2), 32, np.float32(1))
+
+
+def test_threads_have_the_context_and_memory_of_their_own():
+    """The stand-in, like the driver, refuses a thread that no context was made current for."""
+    errors, start = [], threading.Barrier(4)
+
+    def work():
+        try:
+            start.wait(timeout=30)
+            device.launch(sums, (1,), 32, np.float32(1))
+        except Exception as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    before = driver("launches").value
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert not errors and driver("launches").value == before + 4
+
+
+def test_what_the_driver_says_of_a_device():
+    assert device.multiprocessors() == 132
+    with pytest.raises(RuntimeError, match=r"asking device 7 for COMPUTE_CAPABILITY_MAJOR failed"):
+        launching.capability(7)
