@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import device
+from . import device, warpgroups
 from .device import MOST_BLOCKS, cuda, kernel
 from .gemm import Gemm, finisher, gemm
 from .instructions import pointer
 from .operands import FOLDED, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
-from .tiles import Tile, choose
+from .tiles import Tile, WarpgroupTile, choose
 
 SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
 COMPILED_IN = ("sigmoid", "tanh")
@@ -101,14 +101,15 @@ def multiply(
     products: int = 1,
     epilogue: Epilogue = PLAIN,
     precision: str | None = None,
-    tile: Tile | None = None,
+    tile: Tile | WarpgroupTile | None = None,
     parts: int | None = None,
 ) -> None:
     """C = activation(alpha A B + beta C + bias), for `products` of them.
 
     Args:
         sizes: (M, N, K).
-        tile, parts: chosen by `tiles.choose` if not given.
+        tile, parts: chosen by `tiles.choose` if not given. A tile of warpgroups is for a precision, and a C
+            whose rows are a line.
     """
     m, n, k = sizes
     if not (m and n and products):
@@ -118,7 +119,8 @@ def multiply(
     dtype = c.array.dtype
     images = FOLDED in (*a.layout, *b.layout)
     may_split, there = c.kind == LINE, device.multiprocessors()
-    chosen = choose(dtype.name, m, n, k, products, precision, images, may_split, there)
+    hopper = precision is not None and may_split and device.capability() == warpgroups.COMPUTE
+    chosen = choose(dtype.name, m, n, k, products, precision, images, may_split, there, hopper)
     tile, parts = tile or chosen[0], parts or chosen[1]
     if parts == 1:
         _launch(a, b, c, sizes, products, epilogue, precision, tile, 1)
@@ -134,6 +136,13 @@ def _launch(a, b, c, sizes, products, epilogue, precision, tile, parts) -> None:
     dtype = c.array.dtype
     activation = epilogue.activation if epilogue.activation in COMPILED_IN else None
     wide = is_wide(c, n)
+    bias = c.array if epilogue.bias is None else epilogue.bias
+    scalars = [dtype.type(x) for x in (epilogue.alpha, epilogue.beta)]
+    scalars.append(dtype.type(SLOPES.get(epilogue.activation, 1.0)))
+    if isinstance(tile, WarpgroupTile):
+        packed = warpgroups.Packed(tile, precision, wide, activation)
+        warpgroups.launch(a, b, c, sizes, products, parts, packed, scalars, epilogue)
+        return
     function = gemm(
         Gemm(
             dtype.name,
@@ -152,9 +161,6 @@ def _launch(a, b, c, sizes, products, epilogue, precision, tile, parts) -> None:
     groups = (tile_rows + (1 << group) - 1) >> group
     if groups > MOST_BLOCKS:
         raise ValueError(f"a product of {m} rows is larger than the grid of blocks can be")
-    bias = c.array if epilogue.bias is None else epilogue.bias
-    scalars = [dtype.type(x) for x in (epilogue.alpha, epilogue.beta)]
-    scalars.append(dtype.type(SLOPES.get(epilogue.activation, 1.0)))
     most = MOST_BLOCKS // parts
     for first in range(0, products, most):
         here = min(most, products - first)

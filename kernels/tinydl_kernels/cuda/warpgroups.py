@@ -23,8 +23,9 @@ from .tiles import WarpgroupTile
 from .wgmma import descriptor, fence_copies, fence_sums
 
 if TYPE_CHECKING:
-    from .products import Operand, Result
+    from .products import Epilogue, Operand, Result
 
+COMPUTE = (9, 0)  # the one compute capability that has their instructions
 CORE = 128  # bytes of a core matrix: the next one along the sum follows it,
 GROUP = 8 * 4 * WORDS  # bytes of 8 rows of a stage: the next rows follow them
 STEP = (
@@ -47,12 +48,13 @@ class Packed(NamedTuple):
 def multiplier(spec: Packed) -> Any:
     """The kernel
 
-        multiply_packed(a, b, c, c_start, c_row, c_column, bias, has_bias, bias_start, sizes, stages, steps,
+        multiply_packed(a, b, c, c_start, c_row, c_column, bias, has_bias, bias_start, sizes, stage_counts, steps,
                         group, alpha, beta, slope)
 
     Args:
         a, b: packed factors.
-        sizes: (M, N, rows of A and of B with those of padding). stages: (of the sum, of one part, parts, as `operands._divisor` gives them).
+        sizes: (M, N, rows of A and of B with those of padding).
+        stage_counts: (of the sum, of one part, parts, and how to divide by parts: `operands._divisor`).
         steps: from one product of a stack to the next of A and B, packed, C and bias; of C from part to part.
         Others: as in `gemm`, which has the same grid.
     """
@@ -219,9 +221,8 @@ def launch(
     products: int,
     parts: int,
     spec: Packed,
-    scalars: tuple,
-    bias: Any,
-    bias_step: int,
+    scalars: list,
+    epilogue: Epilogue,
 ) -> None:
     """Pack both factors and multiply them; see `products.multiply`, which chose the tile.
 
@@ -229,6 +230,7 @@ def launch(
         scalars: alpha, beta, and the slope below zero.
     """
     (m, n, k), tile = sizes, spec.tile
+    bias, bias_step = epilogue.bias, epilogue.bias_step
     stages = stages_of(k, spec.precision)
     packed_a = pack(a, m, k, products if a.step else 1, tile.height, spec.precision)
     packed_b = pack(b, n, k, products if b.step else 1, tile.width, spec.precision)

@@ -21,7 +21,7 @@ from tinydl_kernels.cuda import (
     products,
     tiles,
 )
-from tinydl_kernels.cuda.tiles import Tile
+from tinydl_kernels.cuda.tiles import Tile, WarpgroupTile
 
 pytestmark = pytest.mark.usefixtures("poison")
 assert device.SIMULATED
@@ -38,6 +38,8 @@ SMALL_RUNGS = {
     "warp_tiles": Tile(4, 8, (1, 2), (2, 1)),
     "tf32": Tile(4, 4, (8, 4), (1, 1), depth=16),
     "bf16": Tile(4, 4, (8, 4), (1, 1), depth=16),
+    "wgmma_tf32": WarpgroupTile(1, 16, stages=3),
+    "wgmma_bf16": WarpgroupTile(1, 16, stages=3),
 }
 SMALL_TILES = (
     Tile(4, 4, (2, 2), (1, 2), depth=8, stages=2),

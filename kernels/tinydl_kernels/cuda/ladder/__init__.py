@@ -1,8 +1,8 @@
-"""A matrix product as a ladder: ten kernels for a GPU, each a few lines more than the last.
+"""A matrix product as a ladder: twelve kernels for a GPU, each a few lines more than the last.
 
 Every rung computes C = A B for matrices stored by rows, of any size. `RUNGS` lists those that compute in
 the arrays' own type; `TENSOR_CORES` the last ones, which round the factors and are for float32. The kernel
-of everyday use is the last rung plus what a lesson can do without (see `gemm`).
+of everyday use is rung 8 or 9 plus what a lesson can do without (see `gemm`), on Hopper also the last rung itself.
 
     import tinydl_kernels.cuda.ladder as ladder
     c = ladder.RUNGS[0](a, b)
@@ -15,6 +15,7 @@ threads, registers of a thread.
 
 from .pipelined import BF16, DOUBLE_BUFFERED, TF32, WARP_TILES
 from .rungs import COALESCED, NAIVE, REGISTER_COLUMN, REGISTER_TILE, SHARED_TILE, VECTORIZED
+from .warpgroups import WGMMA_BF16, WGMMA_TF32
 
 RUNGS = (
     NAIVE,
@@ -26,6 +27,6 @@ RUNGS = (
     DOUBLE_BUFFERED,
     WARP_TILES,
 )
-TENSOR_CORES = (TF32, BF16)
+TENSOR_CORES = (TF32, BF16, WGMMA_TF32, WGMMA_BF16)
 
 __all__ = ["RUNGS", "TENSOR_CORES"]

@@ -10,11 +10,13 @@ import numpy as np
 
 from .. import device
 from ..arrays import plain
-from ..tiles import Tile
+from ..tiles import Tile, WarpgroupTile
 
 
 class Rung:
     """A kernel for C = A B.
+
+    `compute` is the one compute capability that has its instructions; None: all have.
 
     Args:
         make: make(dtype, tile, wide) returns the kernel (a, b, c, m, n, k, zero), for blocks that compute
@@ -24,11 +26,13 @@ class Rung:
         reduced: what tensor cores round the factors to.
     """
 
+    compute: tuple[int, int] | None = None
+
     def __init__(
         self,
         name: str,
-        make: Callable[[np.dtype, Tile, bool], Any],
-        tile: Tile,
+        make: Callable[[np.dtype, Any, bool], Any],
+        tile: Tile | WarpgroupTile,
         reduced: str | None = None,
     ) -> None:
         self.name, self.tile, self.reduced = name, tile, reduced
@@ -38,7 +42,7 @@ class Rung:
     def __repr__(self) -> str:
         return f"Rung({self.name!r})"
 
-    def __call__(self, a: Any, b: Any, *, tile: Tile | None = None) -> Any:
+    def __call__(self, a: Any, b: Any, *, tile: Any = None) -> Any:
         """A B, for device arrays (M, K) and (K, N) of one type, float32 or float64.
 
         Raises:
@@ -60,7 +64,7 @@ class Rung:
             device.launch(kernel, grid, tile.threads, *addresses, m, n, k, dtype.type(0))
         return c
 
-    def tile_for(self, dtype: np.dtype) -> Tile:
+    def tile_for(self, dtype: np.dtype) -> Any:
         """Numbers of twice the size take twice the registers: half as many blocks fit."""
         blocks = self.tile.blocks if dtype == np.float32 else max(1, self.tile.blocks // 2)
         return self.tile._replace(blocks=blocks)
