@@ -1,4 +1,4 @@
-"""The one module that imports numba-cuda: from Python functions to machine code.
+"""From Python functions to machine code: the one module that imports numba-cuda, and what comes with it.
 
 The CUDA target left Numba for a package of its own, and that package's successor is announced; what
 would have to change then stands here. Numba only compiles, to PTX. What starts a kernel is in
@@ -19,6 +19,7 @@ MISSING = (
 
 try:
     import numba_cuda  # noqa: F401  (older versions of Numba have a numba.cuda of their own)
+    from cuda.bindings import driver, nvjitlink
     from numba import cuda, types
     from numba.cuda.core import config
     from numba.cuda.extending import intrinsic
@@ -36,6 +37,7 @@ __all__ = [
     "compile_ptx",
     "cuda",
     "device_function",
+    "driver",
     "entry_of",
     "intrinsic",
     "kernel",
@@ -63,6 +65,7 @@ class Usage(NamedTuple):
     shared: int  # bytes
     stack: int  # bytes of local memory: arrays that did not fit into registers, and spills
     spills: int  # bytes
+    warnings: tuple[str, ...] = ()  # of the assembler, with their numbers
 
 
 def compile_ptx(dispatcher: Any, signature: tuple, compute: tuple) -> str:
@@ -93,8 +96,6 @@ def assemble(ptx: str, compute: tuple) -> tuple[bytes, Usage]:
     Raises:
         RuntimeError: with the assembler's words.
     """
-    from cuda.bindings import nvjitlink
-
     options = ["-arch=sm_" + "".join(map(str, compute)), "-Xptxas=-v", "-verbose"]
     handle = nvjitlink.create(len(options), options)
     try:
@@ -120,7 +121,8 @@ def _usage(log: str) -> Usage:
     if used is None or not spills:
         raise RuntimeError(f"the assembler's report is not understood: {log}")
     registers, stack, shared = (int(number or 0) for number in used.groups())
-    return Usage(registers, shared, stack, sum(map(int, spills)))
+    warnings = tuple(re.findall(r"\(C\d+\) .*", log))
+    return Usage(registers, shared, stack, sum(map(int, spills)), warnings)
 
 
 def entry_of(ptx: str) -> str:

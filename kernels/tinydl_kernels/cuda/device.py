@@ -8,8 +8,8 @@ Two ways to use the kernels exist:
   debugger: slow, but every index is checked (see `simulated`).
 
 Kernels take addresses and strides, as on the CPU, not arrays: each is compiled once for an element
-type, and a launch does not have to look at array objects. Three modules know the packages below: `compiling`
-Numba, `launching` CUDA's driver, and this one CuPy.
+type, and a launch does not have to look at array objects. Numba compiles them (see `compiling`), and CUDA's
+driver starts them (see `launching`); this is the one module that imports CuPy.
 """
 
 from __future__ import annotations

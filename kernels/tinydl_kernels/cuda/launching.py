@@ -22,9 +22,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from cuda.bindings import driver
 
-from .compiling import assemble, compile_ptx, entry_of, types
+from .compiling import assemble, compile_ptx, driver, entry_of, types
 
 __all__ = ["attribute", "layout", "signature_of", "start"]
 

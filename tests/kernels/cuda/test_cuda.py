@@ -74,4 +74,4 @@ def test_what_is_missing_is_named():
 def test_packages_below_are_known_to_one_module_each():
     pattern = re.compile(r"^\s*(from|import) (numba|cuda|cupy)\b", re.MULTILINE)
     users = {path.name for path in PACKAGE.rglob("*.py") if pattern.search(path.read_text())}
-    assert users == {"compiling.py", "device.py", "launching.py"}
+    assert users == {"compiling.py", "device.py"}
