@@ -48,8 +48,8 @@ class Packed(NamedTuple):
 def multiplier(spec: Packed) -> Any:
     """The kernel
 
-        multiply_packed(a, b, c, c_start, c_row, c_column, bias, has_bias, bias_start, sizes, stage_counts, steps,
-                        group, alpha, beta, slope)
+        multiply_packed(a, a_start, b, b_start, c, c_start, c_row, c_column, bias, has_bias, bias_start,
+                        sizes, stage_counts, steps, group, alpha, beta, slope)
 
     Args:
         a, b: packed factors.
@@ -86,8 +86,8 @@ def multiplier(spec: Packed) -> Any:
 
     @kernel(threads, tile.blocks)
     def multiply_packed(
-        a, b, c, c_start, c_row, c_column, bias, has_bias, bias_start, sizes, stage_counts, steps,
-        group, alpha, beta, slope,
+        a, a_start, b, b_start, c, c_start, c_row, c_column, bias, has_bias, bias_start,
+        sizes, stage_counts, steps, group, alpha, beta, slope,
     ):  # fmt: skip
         shared = cuda.shared.array(0, FLOAT, ALIGNED)
         sums = cuda.local.array(count, np.float32)
@@ -105,8 +105,10 @@ def multiplier(spec: Packed) -> Any:
         first = part * of_part
         here = min(of_part, total - first)
         a_memory, b_memory = pointer(a, alpha), pointer(b, alpha)
-        a_place = product * steps[0] + (first * a_rows + first_row) * WORDS + thread * 4
-        b_place = product * steps[1] + (first * b_rows + first_column) * WORDS + thread * 4
+        a_place = a_start + product * steps[0] + (first * a_rows + first_row) * WORDS + thread * 4
+        b_place = (
+            b_start + product * steps[1] + (first * b_rows + first_column) * WORDS + thread * 4
+        )
         a_step, b_step = a_rows * WORDS, b_rows * WORDS
         a_first = thread // 128 * of_warpgroup
 
@@ -235,6 +237,10 @@ def launch(
     packed_a = pack(a, m, k, products if a.step else 1, tile.height, spec.precision)
     packed_b = pack(b, n, k, products if b.step else 1, tile.width, spec.precision)
     rows = packed_a.shape[2], packed_b.shape[2]
+    a_step, b_step = (
+        rows[0] * stages * WORDS if a.step else 0,
+        rows[1] * stages * WORDS if b.step else 0,
+    )
     group = min(3, (rows[0] // tile.height - 1).bit_length())
     groups = (rows[0] // tile.height + (1 << group) - 1) >> group
     most = MOST_BLOCKS // parts
@@ -244,12 +250,11 @@ def launch(
             multiplier(spec),
             (rows[1] // tile.width << group, groups, here * parts),
             tile.threads,
-            device.memory(packed_a[first if a.step else 0 :]),
-            device.memory(packed_b[first if b.step else 0 :]),
+            device.memory(packed_a), first * a_step, device.memory(packed_b), first * b_step,
             device.memory(c.array), c.start + first * c.step, c.rows[0], c.column,
             device.memory(c.array if bias is None else bias), 0 if bias is None else 1, first * bias_step,
             (m, n, *rows), (stages, -(-stages // parts), *_divisor(parts)),
-            (packed_a[0].size if a.step else 0, packed_b[0].size if b.step else 0, c.step, bias_step, m * n),
+            (a_step, b_step, c.step, bias_step, m * n),
             group,
             *scalars,
             shared=tile.shared,

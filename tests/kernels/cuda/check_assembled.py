@@ -17,7 +17,7 @@ from tinydl_kernels.cuda.occupancy import blocks_at_once
 # There are some two hundred kernels, a second each: a test run takes those that need most registers, and
 # `make test-cuda` all.
 ALL = "TINYDL_TEST_ALL_CUDA_KERNELS" in os.environ
-RUNGS = (*ladder.RUNGS, *ladder.TENSOR_CORES)
+RUNGS = [rung for rung in (*ladder.RUNGS, *ladder.TENSOR_CORES) if rung.compute is None]
 TILES = [(kind, name) for kind, table in tiles.TILES.items() for name in table]
 FULL = [
     ("float32", "128x256"),
@@ -30,30 +30,35 @@ MATRIX_TILES = (
 )
 LAYOUTS = ["nn", "tt", "nt", "tn"] if ALL else ["nt"]
 SM80, SM90 = device.COMPUTE
+SM90A = (*SM90, "a")
 
 
-def assemble(call, compile_for=SM80):
+def assemble(call, compile_for=SM80, shared=0):
     """Assemble all kernels that a call would start, check them, and give the PTX of the last.
 
-    PTX for sm_80 is assembled for sm_90, too: later GPUs understand it.
+    PTX for sm_80 is assembled for sm_90, too: later GPUs understand it. `shared`: bytes that are asked for at
+    launch, by a kernel that uses such.
     """
     started = launches(call)
     assert started
     for kernel, signature in started:
         ptx = device.compile_ptx(kernel, signature, compile_for)
         check_layout(ptx, signature)
-        for compute in (SM80, SM90):
+        for compute in (SM80, SM90) if len(compile_for) == 2 else (compile_for,):
             if compute >= compile_for:
-                check(kernel, ptx, compute)
+                check(kernel, ptx, compute, shared)
     return ptx
 
 
-def check(kernel, ptx, compute):
+def check(kernel, ptx, compute, shared):
     usage = device.assemble(ptx, compute)[1]
+    if "extern .shared" in ptx:
+        usage = usage._replace(shared=usage.shared + shared)
     threads, blocks = kernel.targetoptions["launch_bounds"][:2]
     name = kernel.py_func.__name__
     assert usage.spills == 0, f"{name} spills: {usage}"
     assert usage.stack == 0, f"{name} has arrays in memory: {usage}"
+    assert not usage.warnings, f"{name}: {usage.warnings}"
     fit = blocks_at_once(usage, threads, compute)
     assert fit >= blocks, (
         f"{name} promises {blocks} blocks of {threads} threads, {fit} fit: {usage}"
@@ -75,6 +80,43 @@ def test_rungs(rung, dtype, compute):
         "bf16": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
     }
     assert wanted.get(rung.name, "") in ptx
+
+
+@pytest.mark.parametrize("tile", tiles.WARPGROUP_TILES.values(), ids=tiles.WARPGROUP_TILES)
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_warpgroups(monkeypatch, precision, tile):
+    """By warpgroups, and by no other multiplication, all of a stage in flight at once.
+
+    That the assembler gives no warning (see `check`) means here that it lets wgmma run by itself.
+    """
+    monkeypatch.setattr(products, "choose", lambda *a: (tile, 1))
+    a, bias = on_device(256, 256), on_device(256)
+    every = [
+        (256, None),
+        (256, "sigmoid"),
+        (255, "tanh"),
+    ]  # 16 bytes at a time, and element by element
+    for n, activation in every if ALL or precision == "tf32" else every[:1]:
+        b, options = on_device(n, 256).T, {"bias": bias[:n], "activation": activation}
+        ptx = assemble(
+            lambda b=b, o=options: linear.matmul(a, b, precision=precision, **o), SM90A, tile.shared
+        )
+        loop = ptx.split("cp.async.wait_group")[1]
+        depth = {"tf32": "k8.f32.tf32.tf32", "bf16": "k16.f32.bf16.bf16"}[precision]
+        assert loop.count(f"wgmma.mma_async.sync.aligned.m64n{tile.width}{depth}") == 4
+        assert loop.count("cp.async.cg") == (tile.height + tile.width) * 128 // 16 // tile.threads
+        assert "fma" not in loop and "mma.sync" not in ptx and "div" not in ptx
+        order = (
+            "fence.proxy.async",
+            "bar.sync",
+            "wgmma.fence",
+            "wgmma.mma_async",
+            "wgmma.commit_group",
+            "cp.async.cg",
+        )
+        order = [*order, "cp.async.commit_group", "wgmma.wait_group.sync.aligned 1"]
+        places = [loop.index(instruction) for instruction in order]
+        assert places == sorted(places)
 
 
 def chosen(monkeypatch, kind, name):
