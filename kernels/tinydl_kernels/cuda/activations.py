@@ -16,7 +16,7 @@ from ..reference.activations import (
     SQRT_2_OVER_PI,
     _check_activation,
 )
-from .arrays import check_floats, deliver, output, plain
+from .arrays import check_floats, deliver, name_of, output, plain
 from .device import cuda, device_function, kernel
 from .instructions import pointer
 from .passes import THREADS, as_rows, check_alike, each
@@ -172,7 +172,7 @@ def _values(name: str, where: str, x: Any, out: Any, alpha: float = 1.0) -> Any:
     x = plain(x)
     # Each thread reads its element before it writes it: x itself may be written to.
     y = x if out is x else output(where, out, x.shape, x.dtype, x)
-    each(value_kernel(name, x.dtype.name), x.size, (x, y), x.dtype.type(alpha))
+    each(value_kernel(name, name_of(x.dtype)), x.size, (x, y), x.dtype.type(alpha))
     return deliver(y, out)
 
 
@@ -187,7 +187,7 @@ def activation_grad(
     check_floats("activation_grad", grad=grad, x=x, y=y)
     check_alike("activation_grad", grad=grad, x=x, y=y)
     dx = output("activation_grad", out, grad.shape, grad.dtype, grad, x, y)
-    function = slope_kernel(name, grad.dtype.name)
+    function = slope_kernel(name, name_of(grad.dtype))
     each(function, grad.size, (grad, x, y, dx), grad.dtype.type(alpha))
     return deliver(dx, out)
 

@@ -8,6 +8,13 @@ import numpy as np
 
 from . import device
 
+FLOATS = {"f": "float32", "d": "float64"}  # what kernels compute in: names by NumPy's short codes
+
+
+def name_of(dtype: np.dtype) -> str:
+    """dtype.name, which NumPy puts together anew each time, for one of FLOATS."""
+    return FLOATS[dtype.char]
+
 
 def check_floats(where: str, **arrays: Any) -> None:
     """
@@ -15,13 +22,15 @@ def check_floats(where: str, **arrays: Any) -> None:
         TypeError: arrays that are not on the device, not float32 or float64, or not all alike.
         RuntimeError: there is no GPU.
     """
-    (first, leader), *_ = arrays.items()
+    first = dtype = None
     for name, x in arrays.items():
         device.check_array(where, name, x)
-        if x.dtype not in (np.float32, np.float64):
+        if x.dtype.char not in FLOATS:
             raise TypeError(f"{where}: {name} is {x.dtype}, but must be float32 or float64")
-        if x.dtype != leader.dtype:
-            raise TypeError(f"{where}: {name} is {x.dtype}, but {first} is {leader.dtype}")
+        if dtype is None:
+            first, dtype = name, x.dtype
+        if x.dtype != dtype:
+            raise TypeError(f"{where}: {name} is {x.dtype}, but {first} is {dtype}")
     device.require()
 
 
@@ -48,8 +57,8 @@ def overlap(x, y) -> bool:
 
 def _extent(x) -> tuple[int, int]:
     start = device.address(x)
-    if 0 in x.shape:
-        return start, start
+    if x.flags.c_contiguous or x.size == 0:
+        return start, start + x.nbytes
     spans = [(size - 1) * stride for size, stride in zip(x.shape, x.strides, strict=True)]
     first, last = sum(min(0, s) for s in spans), sum(max(0, s) for s in spans)
     return start + first, start + last + x.dtype.itemsize

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import device
+from .arrays import name_of
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
 
@@ -43,7 +44,7 @@ def column_sums(kind: str, arrays: tuple, like: Any) -> Any:
     sums = device.namespace().empty((parts, 2, columns), np.dtype("float64"))
     grid = (-(-columns // LANES), parts)
     arguments = (rows, columns, share, *map(device.memory, (*arrays, sums)), like)
-    device.launch(sums_kernel(kind, like.dtype.name), grid, SIZE, *arguments)
+    device.launch(sums_kernel(kind, name_of(like.dtype)), grid, SIZE, *arguments)
     return sums
 
 
@@ -95,7 +96,7 @@ def finish(sums: Any, kind: str, rows: int, x: Any, first: Any, second: Any) -> 
     parts, _, columns = sums.shape
     arrays = map(device.memory, (sums, x, first, second))
     like = first.dtype.type(0)
-    function = finish_kernel(kind == MOMENTS, first.dtype.name)
+    function = finish_kernel(kind == MOMENTS, name_of(first.dtype))
     grid = (-(-columns // ADDERS),)
     device.launch(function, grid, ADDERS, parts, columns, rows, *arrays, like)
 

@@ -18,59 +18,70 @@ layer the same as a convolutional layer?", 2016).
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
 from .. import windows
-from .device import VECTOR_BYTES, address
+from .device import VECTOR_BYTES
 from .operands import FOLDED, INNER, LINE, OUTER, Layout, folded, line
-from .products import Epilogue, Operand, Result, matrix, multiply
+from .products import Epilogue, Operand, Product, Result, matrix, multiply
+
+# Training asks for the same few convolutions over and over.
+planned = functools.lru_cache(maxsize=1024)
 
 
 def forward(
-    g: windows.ConvGeometry, x: Any, w: Any, y: Any, epilogue: Epilogue, precision=None
+    g: windows.ConvGeometry, x: Any, w: Any, y: Any, epilogue: Epilogue, precision: Any = None
 ) -> None:
     """y = activation(x convolved with w + bias), all arrays in one piece."""
-    layout = Layout(INNER, False, FOLDED, FOLDED, _is_padded(g))
-    patches = _patches(g, x, layout)
+    multiply(forward_product(g, x.dtype.itemsize), x, w, y, epilogue, precision)
+
+
+@planned
+def forward_product(g: windows.ConvGeometry, itemsize: int) -> Product:
     filters = g.filters // g.groups
-    weight = matrix(w, 1, g.filters, step=filters)
-    sizes = _pixels(g), filters, _taps(g)
-    epilogue = epilogue._replace(bias_step=filters)
-    multiply(
-        patches,
-        weight,
-        Result(y, line(g.filters), step=filters),
-        sizes,
-        g.groups,
-        epilogue,
-        precision,
-    )
+    patches = _patches(g, Layout(INNER, False, FOLDED, FOLDED, _is_padded(g)))
+    weight = matrix(itemsize, 1, g.filters, step=filters)
+    result = Result(line(g.filters), step=filters)
+    return Product(patches, weight, result, (_pixels(g), filters, _taps(g)), g.groups, filters)
 
 
 def grad_weight(
-    g: windows.ConvGeometry, x: Any, dy: Any, dw: Any, beta: float, precision=None
+    g: windows.ConvGeometry, x: Any, dy: Any, dw: Any, beta: float, precision: Any = None
 ) -> None:
     """dw = the gradient + beta dw."""
-    channels, vector = g.channels // g.groups, VECTOR_BYTES // x.dtype.itemsize
-    wide = channels % vector == 0 and address(x) % VECTOR_BYTES == 0
+    product = grad_weight_product(g, x.dtype.itemsize)
+    multiply(product, x, dy, dw, Epilogue(beta=beta), precision)
+
+
+@planned
+def grad_weight_product(g: windows.ConvGeometry, itemsize: int) -> Product:
+    filters, channels = g.filters // g.groups, g.channels // g.groups
+    wide = channels % (VECTOR_BYTES // itemsize) == 0
     # The same elements as in the forward pass, with the axes exchanged.
-    patches = _patches(g, x, Layout(OUTER, wide, FOLDED, FOLDED, _is_padded(g)))
+    patches = _patches(g, Layout(OUTER, wide, FOLDED, FOLDED, _is_padded(g)))
     patches = patches._replace(outer=patches.inner, inner=patches.outer)
-    filters = g.filters // g.groups
-    grads = matrix(dy, 1, g.filters, step=filters)
-    sizes = _taps(g), filters, _pixels(g)
-    result = Result(dw, line(g.filters), step=filters)
-    multiply(patches, grads, result, sizes, g.groups, Epilogue(beta=beta), precision)
+    grads = matrix(itemsize, 1, g.filters, step=filters)
+    result = Result(line(g.filters), step=filters)
+    return Product(patches, grads, result, (_taps(g), filters, _pixels(g)), g.groups)
 
 
 def grad_input(
-    g: windows.ConvGeometry, dy: Any, w: Any, dx: Any, epilogue: Epilogue, precision=None
+    g: windows.ConvGeometry, dy: Any, w: Any, dx: Any, epilogue: Epilogue, precision: Any = None
 ) -> None:
     """dx = activation(the gradient + bias)."""
-    for rows in phases(g.height, g.kernel[0], g.strides[0], g.dilation[0], g.padding[0][0]):
-        for columns in phases(g.width, g.kernel[1], g.strides[1], g.dilation[1], g.padding[1][0]):
-            _grad_input_phase(g, dy, w, dx, epilogue, precision, rows, columns)
+    for product in grad_input_products(g):
+        multiply(product, dy, w, dx, epilogue, precision)
+
+
+@planned
+def grad_input_products(g: windows.ConvGeometry) -> list[Product]:
+    return [
+        _grad_input_phase(g, rows, columns)
+        for rows in phases(g.height, g.kernel[0], g.strides[0], g.dilation[0], g.padding[0][0])
+        for columns in phases(g.width, g.kernel[1], g.strides[1], g.dilation[1], g.padding[1][0])
+    ]
 
 
 class Phase(NamedTuple):
@@ -108,7 +119,7 @@ def phases(size: int, taps: int, stride: int, dilation: int, before: int) -> lis
     return found
 
 
-def _grad_input_phase(g, dy, w, dx, epilogue, precision, rows, columns) -> None:
+def _grad_input_phase(g: windows.ConvGeometry, rows: Phase, columns: Phase) -> Product:
     height, width, taps_s = rows.size, columns.size, max(1, columns.taps)
     channels, filters = g.channels // g.groups, g.filters // g.groups
     # dy, seen from the pixels of dx through the taps
@@ -121,7 +132,6 @@ def _grad_input_phase(g, dy, w, dx, epilogue, precision, rows, columns) -> None:
         (columns.place_step, 0),
     )
     grads = Operand(
-        dy,
         Layout(INNER, False, FOLDED, FOLDED, True),
         pixels,
         taps,
@@ -134,20 +144,19 @@ def _grad_input_phase(g, dy, w, dx, epilogue, precision, rows, columns) -> None:
     w_row = g.kernel[1] * w_column
     w_taps = folded((taps_s, filters), (rows.tap_step * w_row, columns.tap_step * w_column, 1))
     weight = Operand(
-        w, Layout(INNER, False, LINE, FOLDED), line(g.filters), w_taps,
+        Layout(INNER, False, LINE, FOLDED), line(g.filters), w_taps,
         start=rows.tap * w_row + columns.tap * w_column, step=filters,
     )  # fmt: skip
     # dx, every u-th row and v-th column
     row, column = g.width * g.channels, g.channels
     places = folded((height, width), (g.height * row, g.strides[0] * row, g.strides[1] * column))
     start = rows.first * row + columns.first * column
-    result = Result(dx, places, 1, FOLDED, start, channels)
+    result = Result(places, 1, FOLDED, start, channels)
     sizes = g.batch * height * width, channels, rows.taps * columns.taps * filters
-    epilogue = epilogue._replace(bias_step=channels)
-    multiply(grads, weight, result, sizes, g.groups, epilogue, precision)
+    return Product(grads, weight, result, sizes, g.groups, channels)
 
 
-def _patches(g: windows.ConvGeometry, x: Any, layout: Layout) -> Operand:
+def _patches(g: windows.ConvGeometry, layout: Layout) -> Operand:
     """x as the matrix of pixels by taps."""
     (u, v), (d, e), ((top, _), (left, _)) = g.strides, g.dilation, g.padding
     channels = g.channels // g.groups
@@ -158,7 +167,7 @@ def _patches(g: windows.ConvGeometry, x: Any, layout: Layout) -> Operand:
     taps = folded((g.kernel[1], channels), (d * row, e * column, 1), (d, 0), (e, 0))
     start = -top * row - left * column
     bounds = (g.height, g.width, -top, -left)
-    return Operand(x, layout, pixels, taps, bounds, start, channels)
+    return Operand(layout, pixels, taps, bounds, start, channels)
 
 
 def _pixels(g: windows.ConvGeometry) -> int:

@@ -130,7 +130,7 @@ def conv2d_grad_weight(
     else:
         conv_products.grad_weight(g, x, grad, dw, beta, precision)
     if bias_grad is not None:
-        add_column_sums(grad.reshape(1, -1, g.filters), bias_grad)
+        add_column_sums(grad.reshape(-1, g.filters), bias_grad)
     return deliver(dw, out)
 
 

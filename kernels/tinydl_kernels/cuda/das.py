@@ -14,7 +14,7 @@ import numpy as np
 
 from ..cpu.das import das_slopes, das_units  # numbers of layers: they are on the host
 from . import device
-from .arrays import check_floats
+from .arrays import check_floats, name_of
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
 from .passes import THREADS, check_flat
@@ -27,7 +27,7 @@ __all__ = ["das_apply", "das_moments", "das_norms", "das_sizes", "das_slopes", "
 def das_norms(grad: Any, pieces: Any, layers: int) -> Any:
     """See `reference.das_norms`. Waits for the device."""
     check_floats("das_norms", grad=grad)
-    return _sums(norms_kernel(grad.dtype.name), 1, pieces, layers, (grad,), grad.dtype.type(0))[
+    return _sums(norms_kernel(name_of(grad.dtype)), 1, pieces, layers, (grad,), grad.dtype.type(0))[
         :, 0
     ]
 
@@ -62,7 +62,7 @@ def das_sizes(value: Any, grad: Any, pieces: Any, layers: int) -> Any:
     """See `reference.das_sizes`. Waits for the device."""
     check_flat("das_sizes", value=value, grad=grad)
     like = value.dtype.type(0)
-    return _sums(sizes_kernel(value.dtype.name), 2, pieces, layers, (value, grad), like)
+    return _sums(sizes_kernel(name_of(value.dtype)), 2, pieces, layers, (value, grad), like)
 
 
 @functools.cache
@@ -114,7 +114,7 @@ def das_moments(
     now = 1 / (1 - beta_1**step), 1 / (1 - beta_2**step)
     scalars = (beta_1, 1 - beta_1, beta_2, 1 - beta_2, epsilon, *now, *before)
     scales = _on_device(g_scale, value.dtype)
-    function, arrays = moments_kernel(value.dtype.name), (value, grad, m, v, scales)
+    function, arrays = moments_kernel(name_of(value.dtype)), (value, grad, m, v, scales)
     return _sums(function, SUMS, pieces, len(g_scale), arrays, *map(t, scalars))
 
 
@@ -180,7 +180,7 @@ def das_apply(
     arrays = (value, average, m, v, *of_layers, _pieces(pieces.tobytes(), device.current()))
     scalars = (share, 1 / (1 - beta_1**step), 1 / (1 - beta_2**step), epsilon)
     device.launch(
-        apply_kernel(value.dtype.name), (len(pieces),), THREADS,
+        apply_kernel(name_of(value.dtype)), (len(pieces),), THREADS,
         *map(device.memory, arrays), *map(value.dtype.type, scalars),
     )  # fmt: skip
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from .. import windows
 from . import device
+from .arrays import name_of
 from .device import cuda, device_function, kernel
 from .gemm import finisher
 from .instructions import pointer
 from .operands import LARGEST_INDEX, divisor
-from .products import COMPILED_IN, SLOPES, Epilogue, Result, add_parts, line
+from .products import COMPILED_IN, SLOPES, Ending, Epilogue, Result, adding, line, start
 
 THREADS = 256
 LANES, TEAMS = 32, 8  # of a block for the gradient by the weight: channels, and pixels at a time
@@ -55,7 +56,7 @@ def forward(g: windows.ConvGeometry, x: Any, w: Any, y: Any, epilogue: Epilogue)
         divisor(g.filters // g.channels),
     )
     _launch(
-        forward_kernel(x.dtype.name, activation), y.size, x, w, y, bias,
+        forward_kernel(name_of(x.dtype), activation), y.size, x, w, y, bias,
         0 if epilogue.bias is None else 1, y.size, *_geometry(g), by,
         x.dtype.type(SLOPES.get(epilogue.activation, 1.0)),
     )  # fmt: skip
@@ -104,7 +105,7 @@ def grad_input(g: windows.ConvGeometry, dy: Any, w: Any, dx: Any, epilogue: Epil
         divisor(g.strides[1]),
     )
     _launch(
-        grad_input_kernel(dy.dtype.name, activation), dx.size, dy, w, dx, bias,
+        grad_input_kernel(name_of(dy.dtype), activation), dx.size, dy, w, dx, bias,
         0 if epilogue.bias is None else 1, dx.size, *_geometry(g), by,
         dy.dtype.type(SLOPES.get(epilogue.activation, 1.0)),
     )  # fmt: skip
@@ -159,11 +160,13 @@ def grad_weight(g: windows.ConvGeometry, x: Any, dy: Any, dw: Any, beta: float) 
         divisor(g.kernel[1]),
     )
     device.launch(
-        grad_weight_kernel(x.dtype.name), (-(-g.filters // LANES), taps, parts), LANES * TEAMS,
+        grad_weight_kernel(name_of(x.dtype)), (-(-g.filters // LANES), taps, parts), LANES * TEAMS,
         *map(device.memory, (x, dy, sums)), pixels, share, *_geometry(g), by, x.dtype.type(0),
     )  # fmt: skip
-    result = Result(dw, line(g.filters))
-    add_parts(sums, result, taps, g.filters, 1, parts, Epilogue(beta=beta))
+    launches = adding(
+        Result(line(g.filters)), x.dtype.char, taps, g.filters, parts, Ending(beta=beta)
+    )
+    start(launches, *map(device.memory, (sums, dw, dw)))
 
 
 @functools.cache

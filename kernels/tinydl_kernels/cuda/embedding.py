@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import device
-from .arrays import check_floats, deliver, plain
+from .arrays import check_floats, deliver, name_of, plain
 from .device import cuda, kernel
 from .instructions import pointer
 from .operands import divisor
@@ -38,7 +38,7 @@ def embedding_grad(indices: Any, grad: Any, out: Any) -> Any:
     order = plain(flat.argsort(kind="stable").astype(np.int64))
     straight, run = plain(out), plain(flat[order])
     arrays = (run, order, plain(grad), straight)
-    function, by = embedding_kernel(grad.dtype.name), divisor(width)
+    function, by = embedding_kernel(name_of(grad.dtype)), divisor(width)
     each(function, flat.size * width, arrays, flat.size, rows, width, by, grad.dtype.type(0))
     return deliver(straight, out)
 

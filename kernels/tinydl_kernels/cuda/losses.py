@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import device
-from .arrays import check_floats, check_vector, packed, plain
+from .arrays import check_floats, check_vector, name_of, packed, plain
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
 from .operands import divisor
@@ -44,7 +44,7 @@ def softmax_cross_entropy(
         check_floats(name, logits=logits, labels=labels)
         check_alike(name, logits=logits, labels=labels)
     losses, grad = xp.empty((samples,), dtype), xp.empty((samples, classes), dtype)
-    function = cross_entropy_kernel(dtype.name, labels.ndim == 1)
+    function = cross_entropy_kernel(name_of(dtype), labels.ndim == 1)
     launch_rows(
         function, samples, classes, (logits, labels, logits if weight is None else weight, losses, grad),
         0 if weight is None else 1, dtype.type(1 - label_smoothing), dtype.type(label_smoothing / classes),
@@ -158,7 +158,12 @@ def binary_cross_entropy(logits: Any, targets: Any, sample_weight: Any = None) -
     arrays = (logits, targets, weight, losses, grad)
     has_weight = 0 if sample_weight is None else 1
     each(
-        binary_kernel(dtype.name), logits.size, arrays, has_weight, divisor(columns), dtype.type(1)
+        binary_kernel(name_of(dtype)),
+        logits.size,
+        arrays,
+        has_weight,
+        divisor(columns),
+        dtype.type(1),
     )
     return losses, grad
 

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from . import columns, device
-from .arrays import check_floats, check_vector, deliver, output, packed, plain
+from .arrays import check_floats, check_vector, deliver, name_of, output, packed, plain
 from .device import cuda, kernel
 from .instructions import pointer
 from .operands import divisor
@@ -37,7 +37,7 @@ def running_moments(
     inv_std = device.namespace().empty(mean.shape, mean.dtype)
     arrays = (mean, var, running_mean, running_var, inv_std)
     scalars = (t(momentum), t(1 - momentum), t(epsilon), t(1))
-    each(running_kernel(mean.dtype.name), mean.size, arrays, *scalars)
+    each(running_kernel(name_of(mean.dtype)), mean.size, arrays, *scalars)
     return inv_std
 
 
@@ -67,7 +67,7 @@ def batch_norm_apply(
     vectors = _vectors(name, x, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
     x = plain(x)
     y = output(name, out, x.shape, dtype, x, *vectors)
-    each(apply_kernel(dtype.name), x.size, (x, *vectors, y), divisor(x.shape[1]), dtype.type(0))
+    each(apply_kernel(name_of(dtype)), x.size, (x, *vectors, y), divisor(x.shape[1]), dtype.type(0))
     return deliver(y, out)
 
 
@@ -124,7 +124,7 @@ def batch_norm_grad_input(
     x, grad = plain(x), plain(grad)
     dx = output(name, out, x.shape, dtype, x, grad, *vectors)
     arrays, share = (grad, x, *vectors, dx), dtype.type(1 / count)
-    each(grad_input_kernel(dtype.name), x.size, arrays, divisor(x.shape[1]), share)
+    each(grad_input_kernel(name_of(dtype)), x.size, arrays, divisor(x.shape[1]), share)
     return deliver(dx, out)
 
 
@@ -150,7 +150,7 @@ def layer_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any
     gamma, beta = _vectors("layer_norm", x, gamma=gamma, beta=beta)
     x, xp, dtype = plain(x), device.namespace(), x.dtype
     y, mean, inv_std = (xp.empty(shape, dtype) for shape in (x.shape, (len(x),), (len(x),)))
-    arrays, function = (x, gamma, beta, y, mean, inv_std), columns.layer_norm_kernel(dtype.name)
+    arrays, function = (x, gamma, beta, y, mean, inv_std), columns.layer_norm_kernel(name_of(dtype))
     launch_rows(function, *x.shape, arrays, float(eps), dtype.type(0))
     return y, mean, inv_std
 
@@ -167,7 +167,7 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
     dx = device.namespace().empty(x.shape, dtype)
     arrays, function = (
         (grad, x, gamma, mean, inv_std, dx),
-        columns.layer_norm_grad_kernel(dtype.name),
+        columns.layer_norm_grad_kernel(name_of(dtype)),
     )
     launch_rows(function, *x.shape, arrays, dtype.type(0))
     return dx, *_grad_sums(columns.SAMPLE, grad, x, [mean, inv_std])

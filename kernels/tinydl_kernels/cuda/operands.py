@@ -17,6 +17,7 @@ element (pixel, tap) of the matrix that "im2col" would write to memory is only e
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,7 @@ def folded(
     return (*_divisor(sizes[0]), *_divisor(sizes[1]), *steps, *rows, *columns)
 
 
+@functools.lru_cache(maxsize=4096)
 def divisor(d: int) -> tuple[int, int, int]:
     """(d, factor, shift) such that i // d == (i * factor) >> shift for 0 <= i < 2^31.
 

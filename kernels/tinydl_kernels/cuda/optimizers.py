@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import device
-from .arrays import check_floats, plain
+from .arrays import check_floats, name_of, plain
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
 from .passes import THREADS, check_flat, each
@@ -21,7 +21,7 @@ def sgd_step(value: Any, grad: Any, lr: float, weight_decay: float = 0.0) -> Non
     """See `reference.sgd_step`."""
     check_flat("sgd_step", value=value, grad=grad)
     t = value.dtype.type
-    each(sgd_kernel(value.dtype.name), value.size, (value, grad), t(lr), t(lr * weight_decay))
+    each(sgd_kernel(name_of(value.dtype)), value.size, (value, grad), t(lr), t(lr * weight_decay))
 
 
 @functools.cache
@@ -50,7 +50,7 @@ def momentum_step(
     check_flat("momentum_step", value=value, grad=grad, velocity=velocity)
     t = value.dtype.type
     scalars = (t(lr), t(lr * weight_decay), t(momentum))
-    function = momentum_kernel(value.dtype.name, bool(nesterov))
+    function = momentum_kernel(name_of(value.dtype), bool(nesterov))
     each(function, value.size, (value, grad, velocity), *scalars)
 
 
@@ -95,7 +95,7 @@ def rmsprop_step(
     t = value.dtype.type
     arrays = [square if x is None else x for x in given.values()]
     scalars = map(t, (lr, lr * weight_decay, rho, 1 - rho, epsilon, momentum))
-    function = rmsprop_kernel(value.dtype.name, average is not None, velocity is not None)
+    function = rmsprop_kernel(name_of(value.dtype), average is not None, velocity is not None)
     each(function, value.size, tuple(arrays), *scalars)
 
 
@@ -179,7 +179,7 @@ def _adam(
     check_flat(name, value=value, grad=grad, m=m, v=v)
     factors = (decay, beta_1, 1 - beta_1, beta_2, 1 - beta_2, epsilon, of_mean, of_grad, of_square)
     scalars = map(value.dtype.type, factors)
-    each(adam_kernel(value.dtype.name), value.size, (value, grad, m, v), *scalars)
+    each(adam_kernel(name_of(value.dtype)), value.size, (value, grad, m, v), *scalars)
 
 
 @functools.cache
@@ -214,7 +214,7 @@ def squared_norm(x: Any) -> float:
     blocks = max(1, min(MOST_PARTS, -(-x.size // THREADS)))
     parts = device.namespace().empty((blocks,), np.dtype("float64"))
     given = (device.memory(x), device.memory(parts), x.dtype.type(0))
-    device.launch(norm_kernel(x.dtype.name), (blocks,), THREADS, x.size, *given)
+    device.launch(norm_kernel(name_of(x.dtype)), (blocks,), THREADS, x.size, *given)
     return float((parts.get() if hasattr(parts, "get") else parts).sum())
 
 

@@ -35,11 +35,13 @@ def stages_of(k: int, precision: str) -> int:
     return -(-k // (WORDS * NUMBERS_IN_A_WORD[precision]))
 
 
-def pack(operand: Any, rows: int, k: int, products: int, multiple: int, precision: str) -> Any:
+def pack(
+    x: Any, operand: Any, rows: int, k: int, products: int, multiple: int, precision: str
+) -> Any:
     """A factor's matrices (rows, k) as (products, stages, rows up to a multiple, 32) words.
 
     Args:
-        operand: a `products.Operand` whose axes are lines.
+        x, operand: an array, and a `products.Operand` whose axes are lines.
         products: how many matrices; one is enough for all products if operand.step is 0.
     """
     stages, padded = stages_of(k, precision), -(-rows // multiple) * multiple
@@ -51,7 +53,7 @@ def pack(operand: Any, rows: int, k: int, products: int, multiple: int, precisio
         packer(precision, along_rows),
         (*(reversed(blocks) if along_rows else blocks), products),
         THREADS,
-        device.memory(operand.array), operand.start, (operand.step, row_step, k_step),
+        device.memory(x), operand.start, (operand.step, row_step, k_step),
         device.memory(packed), (rows, k, padded, stages), ZERO,
     )  # fmt: skip
     return packed

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..windows import PoolGeometry, pool_geometry
 from . import device
-from .arrays import check_floats, deliver, output, plain
+from .arrays import check_floats, deliver, name_of, output, plain
 from .device import cuda, device_function, kernel
 from .instructions import pointer
 from .operands import divisor
@@ -30,7 +30,7 @@ def max_pool2d(
     g = pool_geometry(x.shape, pool_size, strides, padding)
     xp, x = device.namespace(), plain(x)
     y, argmax = xp.empty(g.output_shape, x.dtype), xp.empty(g.output_shape, np.dtype("int32"))
-    each(max_kernel(x.dtype.name), y.size, (x, y, argmax), *_geometry(g), x.dtype.type(0))
+    each(max_kernel(name_of(x.dtype)), y.size, (x, y, argmax), *_geometry(g), x.dtype.type(0))
     return y, argmax
 
 
@@ -40,7 +40,7 @@ def avg_pool2d(x: Any, pool_size: Any, *, strides: Any = None, padding: Any = "v
     g = pool_geometry(x.shape, pool_size, strides, padding)
     x = plain(x)
     y = device.namespace().empty(g.output_shape, x.dtype)
-    each(mean_kernel(x.dtype.name), y.size, (x, y), *_geometry(g), x.dtype.type(0))
+    each(mean_kernel(name_of(x.dtype)), y.size, (x, y), *_geometry(g), x.dtype.type(0))
     return y
 
 
@@ -148,7 +148,7 @@ def max_pool2d_grad(
     sizes = (width, channels, rows, columns, u, v, top, left, out_height, out_width)
     by = tuple(map(divisor, (channels, width, height, u, v)))
     arrays = (grad, argmax, dx)
-    each(max_grad_kernel(grad.dtype.name), dx.size, arrays, sizes, by, grad.dtype.type(0))
+    each(max_grad_kernel(name_of(grad.dtype)), dx.size, arrays, sizes, by, grad.dtype.type(0))
     return deliver(dx, out)
 
 
@@ -207,7 +207,7 @@ def avg_pool2d_grad(
     dx = output(name, out, g.input_shape, grad.dtype, grad)
     sizes = (*_geometry(g)[0], g.out_height, g.out_width)
     by = tuple(map(divisor, (g.channels, g.width, g.height, *g.strides)))
-    each(mean_grad_kernel(grad.dtype.name), dx.size, (grad, dx), sizes, by, grad.dtype.type(0))
+    each(mean_grad_kernel(name_of(grad.dtype)), dx.size, (grad, dx), sizes, by, grad.dtype.type(0))
     return deliver(dx, out)
 
 

@@ -9,12 +9,14 @@ bit whenever it is computed on the same device.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import device, warpgroups
-from .device import MOST_BLOCKS, cuda, kernel
+from .device import MOST_BLOCKS, VECTOR_BYTES, cuda, kernel
 from .gemm import Gemm, finisher, gemm
 from .instructions import pointer
 from .operands import FOLDED, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
@@ -26,11 +28,13 @@ ADDERS = 256  # threads in a block of the kernel that adds up parts
 NO_BOUNDS = (0, 0, 0, 0)
 
 
-class Operand(NamedTuple):
-    """A factor of a product; see `gemm` for what its kernel makes of it."""
+# --- what is multiplied ---------------------------------------------------------------------------
 
-    array: Any
-    layout: Layout
+
+class Operand(NamedTuple):
+    """How a factor lies in its array; see `gemm` for what its kernel makes of it."""
+
+    layout: Layout  # wide: if the array, too, begins at a multiple of 16 bytes
     outer: tuple[int, ...]
     inner: tuple[int, ...]
     bounds: tuple[int, int, int, int] = NO_BOUNDS
@@ -39,14 +43,32 @@ class Operand(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Where a product goes."""
+    """Where a product goes in its array."""
 
-    array: Any
     rows: tuple[int, ...]
     column: int = 1
     kind: str = LINE  # of the axis of rows
     start: int = 0
     step: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """All of C = A B but the arrays: what stays the same from one training step to the next.
+
+    Two are never equal. Who needs one again has to keep it, and what was planned for it is found quickly.
+    """
+
+    a: Operand
+    b: Operand
+    c: Result
+    sizes: tuple[int, int, int]  # M, N, K
+    stack: int = 1  # how many there are
+    bias_step: int = 0  # from one of the stack to the next
+
+    def __post_init__(self) -> None:
+        if max(self.sizes) > LARGEST_INDEX:
+            raise ValueError(f"sizes beyond 2^31 - 1 are not supported: M, N, K = {self.sizes}")
 
 
 class Epilogue(NamedTuple):
@@ -55,8 +77,25 @@ class Epilogue(NamedTuple):
     alpha: float = 1.0
     beta: float = 0.0
     bias: Any = None
-    bias_step: int = 0
     activation: str | None = None
+
+
+class Ending(NamedTuple):
+    """What kernels have to know of an epilogue beforehand."""
+
+    has_bias: bool = False
+    alpha: float = 1.0
+    beta: float = 0.0
+    activation: str | None = None
+
+    @property
+    def compiled_in(self) -> str | None:
+        return self.activation if self.activation in COMPILED_IN else None
+
+    def scalars(self, dtype: str) -> tuple:
+        """alpha, beta, and what a result below zero is multiplied by."""
+        factors = self.alpha, self.beta, SLOPES.get(self.activation, 1.0)
+        return tuple(map(np.dtype(dtype).type, factors))
 
 
 PLAIN = Epilogue()
@@ -75,145 +114,218 @@ def slope_of(where: str, activation: str | None) -> float:
     return SLOPES[activation]
 
 
-def matrix(x: Any, outer: int, inner: int, step: int = 0, start: int = 0) -> Operand:
+def matrix(itemsize: int, outer: int, inner: int, step: int = 0, start: int = 0) -> Operand:
     """An operand that is a matrix, or a stack of them: element (o, i) of the first lies at element
-    start + o * outer + i * inner of x."""
-    vector = device.VECTOR_BYTES // x.dtype.itemsize
+    start + o * outer + i * inner of its array."""
+    vector = VECTOR_BYTES // itemsize
     contiguous = INNER if inner == 1 and outer != 1 else OUTER
     wide = outer == 1 and not (inner % vector or step % vector or start % vector)
-    wide = wide and device.address(x) % device.VECTOR_BYTES == 0
-    return Operand(x, Layout(contiguous, wide), line(outer), line(inner), start=start, step=step)
+    return Operand(Layout(contiguous, wide), line(outer), line(inner), start=start, step=step)
 
 
-def is_wide(c: Result, columns: int) -> bool:
-    """Whether rows of C can be written four elements at a time."""
-    vector = device.VECTOR_BYTES // c.array.dtype.itemsize
+def is_wide(c: Result, columns: int, itemsize: int) -> bool:
+    """Whether rows of C, whose array begins at a multiple of 16 bytes, can be written four elements at a time."""
+    vector = VECTOR_BYTES // itemsize
     steps = (*c.rows, c.step, c.start) if c.kind == LINE else (1,)
-    aligned = device.address(c.array) % device.VECTOR_BYTES == 0
-    return c.column == 1 and columns % 4 == 0 and aligned and not any(s % vector for s in steps)
+    return c.column == 1 and columns % 4 == 0 and not any(s % vector for s in steps)
+
+
+# --- multiplying ----------------------------------------------------------------------------------
 
 
 def multiply(
-    a: Operand,
-    b: Operand,
-    c: Result,
-    sizes: tuple[int, int, int],
-    products: int = 1,
+    product: Product,
+    a: Any,
+    b: Any,
+    c: Any,
     epilogue: Epilogue = PLAIN,
     precision: str | None = None,
     tile: Tile | WarpgroupTile | None = None,
     parts: int | None = None,
 ) -> None:
-    """C = activation(alpha A B + beta C + bias), for `products` of them.
+    """C = activation(alpha A B + beta C + bias).
 
     Args:
-        sizes: (M, N, K).
+        a, b, c: the arrays.
         tile, parts: chosen by `tiles.choose` if not given. A tile of warpgroups is for a precision, and a C
             whose rows are a line.
     """
-    m, n, k = sizes
-    if not (m and n and products):
-        return
-    if max(sizes) > LARGEST_INDEX:
-        raise ValueError(f"sizes beyond 2^31 - 1 are not supported: M, N, K = {sizes}")
-    dtype = c.array.dtype
-    images = FOLDED in (*a.layout, *b.layout)
-    may_split, there = c.kind == LINE, device.multiprocessors()
-    hopper = precision is not None and may_split and device.capability() == warpgroups.COMPUTE
-    chosen = choose(dtype.name, m, n, k, products, precision, images, may_split, there, hopper)
+    alpha, beta, bias, activation = epilogue
+    a_place, b_place, c_place = device.memory(a), device.memory(b), device.memory(c)
+    bias_place = c_place if bias is None else device.memory(bias)
+    aligned = not a_place % VECTOR_BYTES, not b_place % VECTOR_BYTES, not c_place % VECTOR_BYTES
+    hopper = precision is not None and device.capability() == warpgroups.COMPUTE
+    ending = Ending(bias is not None, alpha, beta, activation)
+    plan = planned(product, c.dtype.char, aligned, ending, precision, tile, parts, hopper, choose)
+    if plan.workspace is None:
+        target = c_place
+    else:
+        sums = device.namespace().empty(plan.workspace, c.dtype)
+        target = device.memory(sums)
+    if plan.packed is None:
+        start(plan.launches, a_place, b_place, target, bias_place)
+    else:
+        plan.packed(a, b, target, bias_place)
+    start(plan.adding, target, c_place, bias_place)
+
+
+class Launch(NamedTuple):
+    """A kernel to be started, all but addresses; `after` each of them these arguments follow."""
+
+    function: Any
+    grid: tuple[int, ...]
+    threads: int
+    after: tuple[tuple, ...]
+
+
+def start(launches: list[Launch], *addresses: Any) -> None:
+    for function, grid, threads, after in launches:
+        arguments: list[Any] = []
+        for address, following in zip(addresses, after, strict=True):
+            arguments.append(address)
+            arguments += following
+        device.launch(function, grid, threads, *arguments)
+
+
+class Plan(NamedTuple):
+    """How a product is computed."""
+
+    launches: list[Launch]
+    packed: Callable[..., None] | None = None  # by warpgroups, in place of launches
+    workspace: tuple[int, int, int] | None = None  # if its sum is cut into parts, their shape
+    adding: list[Launch] = []  # noqa: RUF012  (never changed)
+
+
+@functools.lru_cache(maxsize=4096)  # training asks for the same few products over and over
+def planned(
+    product: Product,
+    dtype: str,
+    aligned: tuple[bool, bool, bool],
+    ending: Ending,
+    precision: str | None,
+    tile: Tile | WarpgroupTile | None,
+    parts: int | None,
+    hopper: bool,
+    choose: Callable,
+) -> Plan:
+    """
+    Args:
+        aligned: whether A, B and C begin at multiples of 16 bytes.
+        hopper: the GPU has the instructions of warpgroups.
+        choose: `tiles.choose`.
+    """
+    (m, n, k), stack, c = product.sizes, product.stack, product.c
+    if not (m and n and stack):
+        return Plan([])
+    name, there = np.dtype(dtype).name, device.multiprocessors()
+    images, by_line = FOLDED in (*product.a.layout, *product.b.layout), c.kind == LINE
+    chosen = choose(name, m, n, k, stack, precision, images, by_line, there, hopper and by_line)
     tile, parts = tile or chosen[0], parts or chosen[1]
-    if parts == 1:
-        _launch(a, b, c, sizes, products, epilogue, precision, tile, 1)
-        return
-    sums = device.namespace().empty((products * parts, m, n), dtype)
-    workspace = Result(sums, line(n), step=parts * m * n)
-    _launch(a, b, workspace, sizes, products, Epilogue(), precision, tile, parts)
-    add_parts(sums, c, m, n, products, parts, epilogue)
-
-
-def _launch(a, b, c, sizes, products, epilogue, precision, tile, parts) -> None:
-    m, n, k = sizes
-    dtype = c.array.dtype
-    activation = epilogue.activation if epilogue.activation in COMPILED_IN else None
-    wide = is_wide(c, n)
-    bias = c.array if epilogue.bias is None else epilogue.bias
-    scalars = [dtype.type(x) for x in (epilogue.alpha, epilogue.beta)]
-    scalars.append(dtype.type(SLOPES.get(epilogue.activation, 1.0)))
+    workspace, added = None, []
+    if parts > 1:
+        workspace = stack * parts, m, n
+        added = adding(c, dtype, m, n, parts, ending, stack, product.bias_step)
+        c, aligned, ending = Result(line(n), step=parts * m * n), (*aligned[:2], True), Ending()
     if isinstance(tile, WarpgroupTile):
-        packed = warpgroups.Packed(tile, precision, wide, activation)
-        warpgroups.launch(a, b, c, sizes, products, parts, packed, scalars, epilogue)
-        return
+        wide = aligned[2] and is_wide(c, n, np.dtype(dtype).itemsize)
+        spec = warpgroups.Packed(tile, precision, wide, ending.compiled_in)
+        packed = functools.partial(warpgroups.launch, product, c, parts, spec, ending)
+        return Plan([], packed, workspace, added)
+    launches = multiplying(product, c, aligned, dtype, precision, tile, parts, ending)
+    return Plan(launches, None, workspace, added)
+
+
+def multiplying(
+    product: Product,
+    c: Result,
+    aligned: tuple[bool, bool, bool],
+    dtype: str,
+    precision: str | None,
+    tile: Tile,
+    parts: int,
+    ending: Ending,
+) -> list[Launch]:
+    """The kernel of `gemm`, with the addresses of A, B, C and bias to come."""
+    (m, n, k), a, b, bias_step = product.sizes, product.a, product.b, product.bias_step
+    itemsize = np.dtype(dtype).itemsize
     function = gemm(
         Gemm(
-            dtype.name,
+            np.dtype(dtype).name,
             tile,
-            _fitting(a.layout, tile.height, tile, dtype.itemsize),
-            _fitting(b.layout, tile.width, tile, dtype.itemsize),
+            _fitting(a.layout, aligned[0], tile.height, tile, itemsize),
+            _fitting(b.layout, aligned[1], tile.width, tile, itemsize),
             c.kind,
-            wide,
-            activation,
+            aligned[2] and is_wide(c, n, itemsize),
+            ending.compiled_in,
             precision,
         )
     )
     k_part = -(-k // (parts * tile.depth)) * tile.depth
     tile_rows, tile_columns = -(-m // tile.height), -(-n // tile.width)
+    # Tiles of rows that are neighbors in the grid: 8, or more if the grid would become too high.
     group = min(3, (tile_rows - 1).bit_length())
+    group = max(group, (-(-tile_rows // MOST_BLOCKS) - 1).bit_length())
     groups = (tile_rows + (1 << group) - 1) >> group
-    if groups > MOST_BLOCKS:
-        raise ValueError(f"a product of {m} rows is larger than the grid of blocks can be")
-    most = MOST_BLOCKS // parts
-    for first in range(0, products, most):
-        here = min(most, products - first)
-        device.launch(
-            function,
-            (tile_columns << group, groups, here * parts),
-            tile.threads,
-            *_operand(a, first),
-            *_operand(b, first),
-            device.memory(c.array), c.start + first * c.step, c.rows, c.column,
-            device.memory(bias), 0 if epilogue.bias is None else 1,
-            first * epilogue.bias_step,
-            (m, n, k, k_part, parts),
-            (a.step, b.step, c.step, epilogue.bias_step, m * n),
-            group,
-            *scalars,
-        )  # fmt: skip
+    steps = a.step, b.step, c.step, bias_step, m * n
+    found, most = [], MOST_BLOCKS // parts
+    for first in range(0, product.stack, most):
+        here = min(most, product.stack - first)
+        after = (
+            (a.start + first * a.step, a.outer, a.inner, a.bounds),
+            (b.start + first * b.step, b.outer, b.inner, b.bounds),
+            (c.start + first * c.step, c.rows, c.column),
+            (
+                int(ending.has_bias),
+                first * bias_step,
+                (m, n, k, k_part, parts),
+                steps,
+                group,
+                *ending.scalars(dtype),
+            ),
+        )
+        grid = (tile_columns << group, groups, here * parts)
+        found.append(Launch(function, grid, tile.threads, after))
+    return found
 
 
-def _fitting(layout: Layout, length: int, tile: Tile, itemsize: int) -> Layout:
+def _fitting(layout: Layout, aligned: bool, length: int, tile: Tile, itemsize: int) -> Layout:
     """A tile too small to give every thread 16 bytes is copied element by element."""
-    vector = device.VECTOR_BYTES // itemsize
-    return layout._replace(wide=layout.wide and length * tile.depth >= vector * tile.threads)
-
-
-def _operand(x: Operand, first: int) -> tuple:
-    return device.memory(x.array), x.start + first * x.step, x.outer, x.inner, x.bounds
+    enough = length * tile.depth >= VECTOR_BYTES // itemsize * tile.threads
+    return layout._replace(wide=layout.wide and aligned and enough)
 
 
 # --- adding up the parts --------------------------------------------------------------------------
 
 
-def add_parts(
-    sums: Any, c: Result, m: int, n: int, products: int, parts: int, epilogue: Epilogue
-) -> None:
-    """C = activation(alpha * sum + beta * C + bias), from sums: (products, parts, M, N)."""
-    dtype = c.array.dtype
-    activation = epilogue.activation if epilogue.activation in COMPILED_IN else None
-    bias = c.array if epilogue.bias is None else epilogue.bias
-    for first in range(0, products, MOST_BLOCKS):
-        here = min(MOST_BLOCKS, products - first)
-        device.launch(
-            adder(dtype.name, activation),
-            (-(-m * n // ADDERS), 1, here),
-            ADDERS,
-            device.memory(sums), first * parts * m * n,
-            device.memory(c.array), c.start + first * c.step, c.rows[0], c.column,
-            device.memory(bias), 0 if epilogue.bias is None else 1,
-            first * epilogue.bias_step,
-            (m, n, parts), (c.step, epilogue.bias_step),
-            dtype.type(epilogue.alpha), dtype.type(epilogue.beta),
-            dtype.type(SLOPES.get(epilogue.activation, 1.0)),
-        )  # fmt: skip
+def adding(
+    c: Result,
+    dtype: str,
+    m: int,
+    n: int,
+    parts: int,
+    ending: Ending,
+    stack: int = 1,
+    bias_step: int = 0,
+) -> list[Launch]:
+    """C = activation(alpha * sum + beta * C + bias), from sums: (stack, parts, M, N). The addresses of sums, C and
+    bias are to come."""
+    function = adder(np.dtype(dtype).name, ending.compiled_in)
+    found = []
+    for first in range(0, stack, MOST_BLOCKS):
+        here = min(MOST_BLOCKS, stack - first)
+        after = (
+            (first * parts * m * n,),
+            (c.start + first * c.step, c.rows[0], c.column),
+            (
+                int(ending.has_bias),
+                first * bias_step,
+                (m, n, parts),
+                (c.step, bias_step),
+                *ending.scalars(dtype),
+            ),
+        )
+        found.append(Launch(function, (-(-m * n // ADDERS), 1, here), ADDERS, after))
+    return found
 
 
 @functools.cache

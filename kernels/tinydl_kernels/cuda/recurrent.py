@@ -11,7 +11,7 @@ from typing import Any
 
 from . import device
 from .activations import value_of
-from .arrays import check_floats, plain
+from .arrays import check_floats, name_of, plain
 from .device import cuda, kernel
 from .instructions import pointer
 from .operands import divisor
@@ -169,4 +169,4 @@ def _empty(dtype: Any, *shapes: tuple[int, ...]) -> list:
 
 def _launch(make: Any, state: Any, *arrays: Any) -> None:
     units = state.shape[1]
-    each(make(state.dtype.name), state.size, arrays, units, divisor(units), state.dtype.type(1))
+    each(make(name_of(state.dtype)), state.size, arrays, units, divisor(units), state.dtype.type(1))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import device
+from .arrays import name_of
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
 
@@ -29,7 +30,7 @@ def launch_rows(function: Any, rows: int, columns: int, arrays: tuple, *rest: An
 
 def softmax_rows(kind: str, x: Any, y: Any, out: Any) -> None:
     """out = softmax(x) ("value"), its logarithm ("log"), or, with x = dL/dy, its gradient ("grad")."""
-    function = (softmax_grad_kernel if kind == "grad" else softmax_kernel(kind))(x.dtype.name)
+    function = (softmax_grad_kernel if kind == "grad" else softmax_kernel(kind))(name_of(x.dtype))
     launch_rows(function, *x.shape, (x, y, out), x.dtype.type(0))
 
 

@@ -21,7 +21,8 @@ class Memory:
         last = [(size - 1) * step for size, step in zip(x.shape, steps, strict=True)]
         before = sum(min(0, span) for span in last) if x.size else 0
         behind = sum(max(0, span) for span in last) + 1 if x.size else 0
-        lowest = x[tuple(slice(None, None, -1) if step < 0 else slice(None) for step in steps)]
+        turned = (slice(None, None, -1) if step < 0 else slice(None) for step in steps)
+        lowest = x[(*turned, ...)]  # a view, also of an array without axes
         shape, strides = (behind - before,), (x.itemsize,)
         self._flat = as_strided(lowest, shape, strides, writeable=x.flags.writeable)
         self._first = -before
@@ -45,6 +46,9 @@ class Memory:
         there._flat, there._first = self._flat, self._first + int(elements)
         there._address = self._address + int(elements) * self._flat.itemsize
         return there
+
+    def __mod__(self, number: int) -> int:
+        return self._address % number
 
     def aligned(self, index: Any, elements: int) -> bool:
         size = elements * self._flat.itemsize

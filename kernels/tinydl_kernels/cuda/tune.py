@@ -18,7 +18,7 @@ from typing import Any
 
 from . import device, products, tiles
 from .operands import line
-from .products import Result, matrix
+from .products import Product, Result, matrix
 
 SIZES = (8, 32, 128, 512, 2048, 8192)  # one for each class of `tiles.shape_class`
 LARGEST = 2**35  # multiply-adds; larger products go like the next smaller class
@@ -58,10 +58,9 @@ def tune(
 def _fastest(seconds_of: Callable, kind: str, m: int, n: int, k: int) -> tuple[str, int]:
     dtype, precision = KINDS[kind]
     a, b, c = (_random(shape, dtype) for shape in ((m, k), (k, n), (m, n)))
-    multiply = functools.partial(
-        products.multiply, matrix(a, k, 1), matrix(b, 1, n), Result(c, line(n)), (m, n, k),
-        precision=precision,
-    )  # fmt: skip
+    operands = matrix(a.dtype.itemsize, k, 1), matrix(b.dtype.itemsize, 1, n)
+    product = Product(*operands, Result(line(n)), (m, n, k))
+    multiply = functools.partial(products.multiply, product, a, b, c, precision=precision)
     times = []
     for name, tile in tiles.TILES[kind].items():
         for parts in tiles.parts_of(k, tile):

@@ -23,7 +23,7 @@ from .tiles import WarpgroupTile
 from .wgmma import descriptor, fence_copies, fence_sums
 
 if TYPE_CHECKING:
-    from .products import Epilogue, Operand, Result
+    from .products import Ending, Product, Result
 
 COMPUTE = (9, 0)  # the one compute capability that has their instructions
 CORE = 128  # bytes of a core matrix: the next one along the sum follows it,
@@ -216,46 +216,46 @@ def writer(spec: Packed) -> Any:
 
 
 def launch(
-    a: Operand,
-    b: Operand,
-    c: Result,
-    sizes: tuple[int, int, int],
-    products: int,
+    product: Product,
+    result: Result,
     parts: int,
     spec: Packed,
-    scalars: list,
-    epilogue: Epilogue,
+    ending: Ending,
+    a: Any,
+    b: Any,
+    c_place: Any,
+    bias_place: Any,
 ) -> None:
     """Pack both factors and multiply them; see `products.multiply`, which chose the tile.
 
     Args:
-        scalars: alpha, beta, and the slope below zero.
+        a, b: the factors' arrays; c_place, bias_place: addresses.
     """
-    (m, n, k), tile = sizes, spec.tile
-    bias, bias_step = epilogue.bias, epilogue.bias_step
+    (m, n, k), tile, stack, bias_step = product.sizes, spec.tile, product.stack, product.bias_step
+    a_operand, b_operand = product.a, product.b
     stages = stages_of(k, spec.precision)
-    packed_a = pack(a, m, k, products if a.step else 1, tile.height, spec.precision)
-    packed_b = pack(b, n, k, products if b.step else 1, tile.width, spec.precision)
+    packed_a = pack(a, a_operand, m, k, stack if a_operand.step else 1, tile.height, spec.precision)
+    packed_b = pack(b, b_operand, n, k, stack if b_operand.step else 1, tile.width, spec.precision)
     rows = packed_a.shape[2], packed_b.shape[2]
     a_step, b_step = (
-        rows[0] * stages * WORDS if a.step else 0,
-        rows[1] * stages * WORDS if b.step else 0,
+        rows[0] * stages * WORDS if a_operand.step else 0,
+        rows[1] * stages * WORDS if b_operand.step else 0,
     )
     group = min(3, (rows[0] // tile.height - 1).bit_length())
     groups = (rows[0] // tile.height + (1 << group) - 1) >> group
     most = MOST_BLOCKS // parts
-    for first in range(0, products, most):
-        here = min(most, products - first)
+    for first in range(0, stack, most):
+        here = min(most, stack - first)
         device.launch(
             multiplier(spec),
             (rows[1] // tile.width << group, groups, here * parts),
             tile.threads,
             device.memory(packed_a), first * a_step, device.memory(packed_b), first * b_step,
-            device.memory(c.array), c.start + first * c.step, c.rows[0], c.column,
-            device.memory(c.array if bias is None else bias), 0 if bias is None else 1, first * bias_step,
+            c_place, result.start + first * result.step, result.rows[0], result.column,
+            bias_place, int(ending.has_bias), first * bias_step,
             (m, n, *rows), (stages, -(-stages // parts), *_divisor(parts)),
-            (a_step, b_step, c.step, bias_step, m * n),
+            (a_step, b_step, result.step, bias_step, m * n),
             group,
-            *scalars,
+            *ending.scalars("f"),
             shared=tile.shared,
         )  # fmt: skip

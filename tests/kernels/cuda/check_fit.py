@@ -17,7 +17,7 @@ from tests.kernels.cuda.check_simulated import SMALL_TILES
 from tests.training import stand_in_cupy
 from tests.training.stand_in_cupy import LIBRARY, DeviceArray
 from tinydl_kernels._table import MODULES
-from tinydl_kernels.cuda import conv_products, device, products, tiles
+from tinydl_kernels.cuda import device, products, tiles
 from tinydl_kernels.cuda.simulated import Memory
 
 assert device.SIMULATED
@@ -46,7 +46,6 @@ def gpu(monkeypatch):
     monkeypatch.setattr(device, "memory", lambda x: Memory(x.host))
     monkeypatch.setattr(device, "address", address)
     monkeypatch.setattr(device, "launch", launch)
-    monkeypatch.setattr(conv_products, "address", address)
     monkeypatch.setattr(products, "choose", lambda *a: (SMALL_TILES[0], 1))
     for name, module in list(sys.modules.items()):  # the simulator looks it up as it runs
         if name.startswith("tinydl_kernels.cuda.") and hasattr(module, "THREADS"):

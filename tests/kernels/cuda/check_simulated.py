@@ -416,7 +416,7 @@ def test_the_check_for_gpus(choose, monkeypatch):
     assert gpu_right.check_rung(np, rng, case) < gpu_right.LIMITS["float64"]
 
     product = {"shape": (9, 20, 7), "turned": (False, False), "dtype": "float64", "precision": None}
-    monkeypatch.setattr(products, "_launch", lambda *a: None)
+    monkeypatch.setattr(products, "start", lambda *a: None)
     assert gpu_right.check_product(np, rng, product) == np.inf  # nothing was written
     out, untouched = gpu_right.guarded(np, (2, 3), "float32")
     assert untouched()

@@ -65,7 +65,7 @@ def test_packing(rows, k, layout, multiple, precision):
     rng = np.random.default_rng(rows + k)
     x = laid_out(rng.standard_normal((2, rows, k)).astype("f4")[0], layout)
     steps = [stride // 4 for stride in x.strides]
-    packed = packing.pack(products.matrix(x, *steps), rows, k, 1, multiple, precision)
+    packed = packing.pack(x, products.matrix(4, *steps), rows, k, 1, multiple, precision)
 
     in_stage, in_chunk = (32, 4) if precision == "tf32" else (64, 8)
     stages, groups = -(-k // in_stage), -(-rows // multiple) * multiple // 8

@@ -57,15 +57,14 @@ class WarpgroupRung(Rung):
         c = device.namespace().empty((m, n), a.dtype)
         steps = ([stride // x.itemsize for stride in x.strides] for x in (a, b))
         (a_row, a_column), (b_row, b_column) = steps
-        products.multiply(
-            products.matrix(a, a_row, a_column),
-            products.matrix(b, b_column, b_row),
-            products.Result(c, line(n)),
+        size = a.dtype.itemsize
+        product = products.Product(
+            products.matrix(size, a_row, a_column),
+            products.matrix(size, b_column, b_row),
+            products.Result(line(n)),
             (m, n, k),
-            precision=self.reduced,
-            tile=tile or self.tile,
-            parts=1,
         )
+        products.multiply(product, a, b, c, precision=self.reduced, tile=tile or self.tile, parts=1)
         return c
 
 
