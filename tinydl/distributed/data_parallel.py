@@ -107,6 +107,15 @@ class DataParallel(Replicas):
 
     # ---- beginning and end --------------------------------------------------------------------------------
 
+    def options(self) -> dict[str, Any]:
+        names = ("deterministic", "shards", "bucket_bytes", "first_bucket_bytes", "overlap")
+        arguments: dict = getattr(self.reduction, "config", dict)()
+        return {
+            **super().options(),
+            **{name: getattr(self, name) for name in names},
+            "reduction": f"{type(self.reduction).__name__}({arguments or ''})",
+        }
+
     def attach(self, model: Any, seed: int) -> None:
         super().attach(model, seed)
         if self.deterministic and self.synchronized_layers():

@@ -39,6 +39,9 @@ class LocalSGD(Replicas):
         require_whole(self, "every", every, 1)
         self.every = every
 
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "every": self.every}
+
     def attach(self, model: Any, seed: int) -> None:
         super().attach(model, seed)
         self.pending: Sums | None = None  # of this rank since the last meeting

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.distributed.alike import check_alike, describe_data, described
 from tinydl.distributed.drift import check_equal
 from tinydl.distributed.gpu_ranks import through_host
 from tinydl.distributed.strategy import SingleProcess, Sums, T
@@ -49,19 +50,27 @@ class Replicas(SingleProcess):
     def synchronized_layers(self) -> list[SyncBatchNorm]:
         return [x for x in self.model.layers_in_order() if isinstance(x, SyncBatchNorm)]
 
+    def options(self) -> dict[str, Any]:
+        """What all ranks must have chosen alike."""
+        return {"check_every": self.check_every}
+
+    def compare(self, asked: dict[str, Any]) -> None:
+        own = {"strategy": type(self).__name__, **self.options(), **asked}
+        check_alike(self.world, described(own), "fit must be called alike on all ranks")
+
     def part_of(self, source: Any) -> Any:
         """Each rank reads its own rows of a loader's batches. Other iterables must give each rank its own batches."""
         if self.world.size == 1:
             return source
-        part = source.part(self.world.rank, self.world.size)
-        check_same_steps(self.world, part)
+        part = part_of(source, self.world)
+        check_same_data(self.world, part)
         loader: Any = getattr(part, "loader", None)
         if isinstance(getattr(loader, "seed", None), int):
             loader.seed = self.agree(loader.seed)  # one order of the samples for all
         return part
 
     def part_of_validation(self, source: Any) -> Any:
-        return source.part(self.world.rank, self.world.size)
+        return part_of(source, self.world)
 
     def in_turn(self, prepare: Callable[[], T]) -> T:
         if self.world.rank == 0:
@@ -104,37 +113,40 @@ def require_whole(owner: object, name: str, value: Any, least: int) -> None:
         )
 
 
+def part_of(source: Any, many: World) -> Any:
+    """This rank's part of each batch; a loader of one's own must be able to tell it."""
+    loader = getattr(source, "loader", None)
+    if many.size > 1 and loader is not None and not hasattr(loader, "part"):
+        raise TypeError(
+            f"several processes share out each batch, and {type(loader).__name__} does not say how: give it a method "
+            "part(rank, size), as DataLoader has, which returns a loader of that rank's rows of every batch"
+        )
+    return source.part(many.rank, many.size)
+
+
 def check_same_model(many: World, model: Any) -> None:
     """All ranks have built the same model, and stand at the same step."""
-    own = [f"{p.name} {p.value.dtype} {p.shape}" for p in model.store]
+    own = [
+        f"{p.name} {p.value.dtype} {p.shape}{'' if p.trainable else ' (frozen)'}"
+        for p in model.store
+    ]
     own += [f"{type(model.optimizer).__name__} after {model.optimizer.iterations} steps"]
-    first = many.broadcast_text("\n".join(own)).split("\n")
-    differ = np.array([float(own != first)])
-    many.allreduce(differ)
-    if not differ[0]:
-        return
-    here, there = next(
-        ((a, b) for a, b in zip(own, first, strict=False) if a != b), (len(own), len(first))
+    advice = (
+        "all ranks must build the same model, and resume from the same checkpoint (in a folder that all of them can "
+        "read)"
     )
-    if here == there:
-        raise ValueError("another rank has a model or optimizer that differs from rank 0's")
-    raise ValueError(
-        f"rank {many.rank} has '{here}' where rank 0 has '{there}': all ranks must build the same model, and resume "
-        "from the same checkpoint (in a folder that all of them can read)"
-    )
+    check_alike(many, own, advice)
 
 
-def check_same_steps(many: World, source: Any) -> None:
-    """An epoch has as many steps on every rank: who has no batch cannot take part in a step."""
+def check_same_data(many: World, source: Any) -> None:
+    """Ranks cut the same data into the same batches, and an epoch has as many steps on each."""
     if source.steps is None:
         raise ValueError(
             "with several processes every one must know how many batches an epoch has: give a DataLoader, arrays, or "
             "steps_per_epoch"
         )
-    steps = np.array([source.steps, -source.steps])
-    many.allreduce(steps, "max")
-    if steps[0] != -steps[1]:
-        raise ValueError(
-            f"rank {many.rank} has {source.steps} batches an epoch, others have {-steps[1]} to {steps[0]}: "
-            "all ranks must be given equal data, or equal steps_per_epoch"
-        )
+    advice = (
+        "all ranks must be given equal data, all of it, or lists of as many batches (steps_per_epoch), which are each "
+        "rank's own"
+    )
+    check_alike(many, describe_data(source), advice)

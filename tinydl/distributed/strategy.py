@@ -55,6 +55,9 @@ class SingleProcess:
     def detach(self) -> None:
         """Training is over, at its end or by an error: let go of what this process holds, and wait for nobody."""
 
+    def compare(self, asked: dict[str, Any]) -> None:
+        """An error where other ranks were asked for something else (name -> value)."""
+
     def part_of(self, source: Any) -> Any:
         """What this process reads of the training data."""
         return source

@@ -71,6 +71,7 @@ def fit(model: BaseModel, request: FitRequest) -> History:
     many = strategy.world.size > 1
     check_device(model, request.device, strategy.world.local_rank if many else None)
     callbacks, checkpoint = take_checkpoint(request)
+    strategy.compare(asked_for(model, request, checkpoint))
     saved = strategy.in_turn(lambda: checkpoint.prepare(request.resume)) if checkpoint else None
     seed, order_epoch = choose_order(model, request, saved)
     seed = strategy.agree(seed)
@@ -197,6 +198,21 @@ def take_checkpoint(request: FitRequest) -> tuple[list[Callback], Checkpoint | N
         raise ValueError("resume=True needs a tl.callbacks.Checkpoint(folder) among the callbacks")
     others = [c for c in request.callbacks if not isinstance(c, Checkpoint)]
     return others, checkpoints[0] if checkpoints else None
+
+
+def asked_for(
+    model: BaseModel, request: FitRequest, checkpoint: Checkpoint | None
+) -> dict[str, Any]:
+    """What processes that train together must be asked for alike: one that validates alone would wait for ever."""
+    names = ("epochs", "initial_epoch", "steps_per_epoch", "validation_split", "class_weight")
+    return {
+        **{name: getattr(request, name) for name in (*names, "resume", "device")},
+        "validation_data": "none" if request.validation_data is None else "given",
+        "Checkpoint": "none" if checkpoint is None else f"every_steps={checkpoint.every_steps}",
+        "optimizer": model.optimizer,
+        "loss": getattr(model.loss, "losses", model.loss),
+        "metrics": model.metrics,
+    }
 
 
 def choose_order(
