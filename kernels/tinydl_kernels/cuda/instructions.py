@@ -19,7 +19,7 @@ import numpy as np
 from llvmlite import ir
 
 from .device import SIMULATED, VECTOR_BYTES, intrinsic, types
-from .simulated import WARPS, Unfenced
+from .simulated import WARPS
 
 I32 = ir.IntType(32)
 F32 = ir.FloatType()
@@ -312,7 +312,6 @@ def wait_for(younger: int) -> Any:
             for shared, place, source, index, count, elements in groups.pop(0):
                 for i in range(elements):
                     shared[place + i] = source[index + i] if i < count else 0
-                Unfenced.of_block().add(shared, place)
 
     @twin(python)
     def wait(typingctx):

@@ -80,36 +80,78 @@ class Warps:
 WARPS = Warps()
 
 
-class Unfenced:
-    """What threads of a block have copied to shared memory, but not yet fenced for units that read it past
-    the usual path ("async proxy")."""
+PATIENCE = 60  # seconds, until a wait is taken for one that never ends
+
+
+class Arrivals:
+    """A barrier in shared memory that copies arrive at; see `bulk`.
+
+    Copies leave poison where they go, and take place when somebody waits for them: who does not, sees it.
+    """
 
     def __init__(self) -> None:
-        self._by_thread: dict[Any, set[int]] = {}
+        self._changed = threading.Condition()
+        self._copies: list[tuple[np.ndarray, int, Memory, int, int]] = []
+        self._phase, self._expected = 0, -1
+        self.fenced = False
 
     @staticmethod
-    def of_block() -> Unfenced:
-        thread: Any = threading.current_thread()
-        return vars(thread._manager).setdefault("unfenced", Unfenced())
+    def at(place: int) -> Arrivals:
+        """The barrier at a place of this block's array of barriers."""
+        there = _arrivals()
+        assert int(place) in there, (
+            "a barrier that was not begun, or without a barrier of threads after it"
+        )
+        return there[int(place)]
 
-    def add(self, array: np.ndarray, place: int) -> None:
-        """What cp.async copied to array[place:], at most 16 bytes."""
-        own = self._by_thread.setdefault(threading.current_thread(), set())
-        own.add(_units(array, place))
+    @staticmethod
+    def begin(place: int) -> None:
+        assert int(place) not in _arrivals(), "a barrier was begun twice"
+        _arrivals()[int(place)] = Arrivals()
 
-    def fence(self) -> None:
-        self._by_thread.pop(threading.current_thread(), None)
+    @staticmethod
+    def fence() -> None:
+        for barrier in _arrivals().values():
+            barrier.fenced = True
 
-    def check(self, units: set[int]) -> None:
-        for own in list(self._by_thread.values()):
-            assert own.isdisjoint(units), (
-                "factors were copied, but not fenced, before wgmma reads them"
+    def expect(self, size: int) -> None:
+        with self._changed:
+            assert self.fenced, "what copies was not told that the barrier was begun"
+            assert self._expected < 0, "copies are expected before the last ones were waited for"
+            self._expected = size
+            self._changed.notify_all()
+
+    def add(self, shared: np.ndarray, place: int, source: Memory, index: int, count: int) -> None:
+        size = count * shared.itemsize
+        assert size % 16 == 0 and place * shared.itemsize % 16 == 0, "not in runs of 16 bytes"
+        assert source.aligned(index, 16 // shared.itemsize), "not aligned in the device's memory"
+        assert place + count <= len(shared), "more is copied than there is shared memory"
+        with self._changed:
+            shared[place : place + count] = np.nan
+            self._copies.append((shared, place, source, index, count))
+            self._changed.notify_all()
+
+    def wait(self, parity: int) -> None:
+        with self._changed:
+            ended = self._changed.wait_for(
+                lambda: self._phase % 2 != parity or self._has_all(), PATIENCE
             )
+            assert ended, "a wait for copies that never ends"
+            if self._phase % 2 == parity:
+                for shared, place, source, index, count in self._copies:
+                    for i in range(count):
+                        shared[place + i] = source[index + i]
+                self._copies, self._expected = [], -1
+                self._phase += 1
+
+    def _has_all(self) -> bool:
+        found = sum(count * shared.itemsize for shared, _, _, _, count in self._copies)
+        return self._expected == found
 
 
-def _units(array: np.ndarray, places: Any) -> Any:
-    """The numbers of the 16 bytes in which elements lie, of all memory."""
-    return (array.__array_interface__["data"][0] + array.itemsize * places) // 16
+def _arrivals() -> dict[int, Arrivals]:
+    thread: Any = threading.current_thread()
+    return vars(thread._manager).setdefault("arrivals", {})
 
 
 class Wgmma:
@@ -144,7 +186,6 @@ class Wgmma:
         for (shared, bits), lines in ((a, rows), (b, columns)):
             words = shared.view(np.uint32)
             places = _core_matrices(bits, lines)
-            Unfenced.of_block().check(set(_units(words, places[:, ::4]).ravel().tolist()))
             factors.append((words, places, words[places]))
         self._groups[-1].append((key, factors, precision))
 

@@ -1,7 +1,8 @@
 """Products by warpgroups, for GPUs of compute capability 9.0: C = activation(alpha A B + beta C + bias).
 
 Both factors are packed (see `packing`); then each block computes a tile of C. It keeps `stages` pieces of both
-factors in shared memory, which arrive by cp.async while tensor cores multiply others (see `wgmma`).
+factors in shared memory: while tensor cores multiply one (see `wgmma`), others are copied (see `bulk`). One thread
+starts the copies, all start the products; the rest is waiting.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from . import device, wgmma
+from .bulk import begin, copy, expect, fence_begun, wait
 from .device import ALIGNED, MOST_BLOCKS, cuda, device_function, kernel
 from .gemm import finisher
-from .instructions import commit, copy_async, load4, pointer, quotient, reciprocal, store4, wait_for
+from .instructions import load4, pointer, quotient, reciprocal, store4
 from .operands import _divisor
 from .packing import WORDS, pack, stages_of
 from .registers import Operations
 from .tiles import WarpgroupTile
-from .wgmma import descriptor, fence_copies, fence_sums
+from .wgmma import descriptor, fence_sums
 
 if TYPE_CHECKING:
     from .products import Ending, Product, Result
@@ -61,28 +63,19 @@ def multiplier(spec: Packed) -> Any:
     tile = spec.tile
     height, width, stages, threads = tile.height, tile.width, tile.stages, tile.threads
     a_words, b_words = height * WORDS, width * WORDS
-    stage_words, a_turns, b_turns = (
-        a_words + b_words,
-        a_words // 4 // threads,
-        b_words // 4 // threads,
-    )
-    if (a_turns * 4 * threads, b_turns * 4 * threads) != (a_words, b_words) or stages < 3:
-        raise ValueError(f"{threads} threads cannot share out the copies of {tile}")
+    stage_words, stage_bytes = a_words + b_words, 4 * (a_words + b_words)
     count, pitch, per_stage = width // 2, width + PADDING, WORDS * 4 // wgmma.STEP_BYTES
     of_warpgroup = wgmma.ROWS // 8 * GROUP // 4
     multiply, finish, store = wgmma.instructions(width, spec.precision)
     clear, write = Operations(count, 1, 1).clear, writer(spec)
-    copy, wait_for_stage, wait_for_all = copy_async(4), wait_for(stages - 3), wait_for(0)
     start_products, wait_for_products = wgmma.commit, wgmma.wait_for(1)
 
     @device_function
-    def load(shared, slot, a, a_place, b, b_place, thread):
-        place = slot * stage_words + thread * 4
-        for turn in range(a_turns):
-            copy(shared, place + turn * threads * 4, a, a_place + turn * threads * 4, 4)
-        place += a_words
-        for turn in range(b_turns):
-            copy(shared, place + turn * threads * 4, b, b_place + turn * threads * 4, 4)
+    def load(shared, arrived, slot, a, a_place, b, b_place):
+        expect(arrived, slot, stage_bytes)
+        place = slot * stage_words
+        copy(shared, place, a, a_place, a_words, arrived, slot)
+        copy(shared, place + a_words, b, b_place, b_words, arrived, slot)
 
     @kernel(threads, tile.blocks)
     def multiply_packed(
@@ -90,6 +83,7 @@ def multiplier(spec: Packed) -> Any:
         sizes, stage_counts, steps, group, alpha, beta, slope,
     ):  # fmt: skip
         shared = cuda.shared.array(0, FLOAT, ALIGNED)
+        arrived = cuda.shared.array(stages, np.int64)  # barriers, one for each stage
         sums = cuda.local.array(count, np.float32)
         thread = cuda.threadIdx.x & 1023  # tells the compiler that it is not negative
         m, n, a_rows, b_rows = sizes
@@ -105,44 +99,44 @@ def multiplier(spec: Packed) -> Any:
         first = part * of_part
         here = min(of_part, total - first)
         a_memory, b_memory = pointer(a, alpha), pointer(b, alpha)
-        a_place = a_start + product * steps[0] + (first * a_rows + first_row) * WORDS + thread * 4
-        b_place = (
-            b_start + product * steps[1] + (first * b_rows + first_column) * WORDS + thread * 4
-        )
+        a_place = a_start + product * steps[0] + (first * a_rows + first_row) * WORDS
+        b_place = b_start + product * steps[1] + (first * b_rows + first_column) * WORDS
         a_step, b_step = a_rows * WORDS, b_rows * WORDS
         a_first = thread // 128 * of_warpgroup
 
         clear(sums)
-        for stage in range(stages - 2):
-            if stage < here:
-                load(shared, stage, a_memory, a_place, b_memory, b_place, thread)
-            commit()
-            a_place += a_step
-            b_place += b_step
-        slot, free = 0, stages - 2
+        if thread == 0:
+            for slot in range(stages):
+                begin(arrived, slot)
+            fence_begun()
+        cuda.syncthreads()
+        if thread == 0:
+            for slot in range(min(stages, here)):
+                load(shared, arrived, slot, a_memory, a_place + slot * a_step,
+                     b_memory, b_place + slot * b_step)  # fmt: skip
+        slot, parity, last = 0, 0, 0
         for stage in range(here):
-            wait_for_stage()  # for this thread's part of it,
-            fence_copies()
-            cuda.syncthreads()  # for the others'
+            wait(arrived, slot, parity)
             fence_sums()
             start = slot * stage_words
             for step in range(per_stage):
                 multiply(sums, descriptor(shared, start + a_first + step * STEP, CORE, GROUP),
                          descriptor(shared, start + a_words + step * STEP, CORE, GROUP))  # fmt: skip
             start_products()
-            # Free is what was read two stages ago: before the barrier, each warpgroup has waited until
-            # its products of that stage had ended. Those of the last stage may still be under way.
-            if stage + stages - 2 < here:
-                load(shared, free, a_memory, a_place, b_memory, b_place, thread)
-            commit()  # a group of no copies, at the end, keeps the count right
-            a_place += a_step
-            b_place += b_step
-            wait_for_products()  # but for those just started
-            slot = slot + 1 if slot + 1 < stages else 0
-            free = free + 1 if free + 1 < stages else 0
+            # While these run: when this warpgroup's products of the last stage have ended, and then all
+            # warpgroups', its place is free for the stage that follows those already there.
+            wait_for_products()
+            cuda.syncthreads()
+            following = stage - 1 + stages
+            if thread == 0 and stage > 0 and following < here:
+                load(shared, arrived, last, a_memory, a_place + following * a_step,
+                     b_memory, b_place + following * b_step)  # fmt: skip
+            last = slot
+            slot += 1
+            if slot == stages:
+                slot, parity = 0, 1 - parity
 
         finish(sums)
-        wait_for_all()
         cuda.syncthreads()  # all have left the factors, whose place now is C's
         lane = thread % 32
         store(sums, shared, (thread // 32 * 16 + lane // 4) * pitch + lane % 4 * 2, pitch)

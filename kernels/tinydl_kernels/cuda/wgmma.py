@@ -8,19 +8,18 @@ a warpgroup, and differs in three ways:
   descriptors: where a matrix begins, and how far apart its pieces are.
 * It runs by itself. The instruction returns at once; until its group is waited for, no thread may touch the
   sums, nor write where the factors lie.
-* It reads shared memory past the path that threads use, through the "async proxy". What threads have written
-  must be fenced to be seen there.
+* It reads shared memory past the path that threads use, by the "async proxy", as bulk copies write it (see
+  `bulk`). What a thread stores there by itself would have to be fenced first.
 
-The order in which a kernel calls them, after factors were copied to shared memory:
+The order in which a kernel calls them, when factors have come:
 
-    fence_copies(), then a barrier      # every thread's part is to be seen by the tensor cores,
-    fence_sums()                        # and what threads did to the sums
+    fence_sums()                        # what threads did to the sums is to be seen by the tensor cores
     multiply(sums, a, b), ...           # start
     commit(), ...                       # these are a group
     wait_for(1) or finish(sums)         # all groups but the last have ended; or all, and sums can be read
 
-The twins check all of it: products are computed when they are waited for, and are an error if by then anything
-has changed that they read; sums hold NaN meanwhile; factors that were not fenced, and sums, are errors.
+The twins check it: products are computed when they are waited for, and are an error if by then anything has
+changed that they read; sums that were not fenced are an error, and hold NaN until they can be read.
 
 Source: NVIDIA, "PTX ISA", sections "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Operation using
 wgmma.mma_async instruction" and "Async proxy".
@@ -35,7 +34,7 @@ from llvmlite import ir
 from .device import types
 from .instructions import F32, I32, SHARED_SPACE, _assembly, _element, twin
 from .registers import _Registers
-from .simulated import Unfenced, Wgmma
+from .simulated import Wgmma
 
 I64 = ir.IntType(64)
 ROWS, THREADS = 64, 128  # of the result, and of a warpgroup
@@ -96,7 +95,6 @@ def _statement(text: str, python: Any) -> Any:
     return instruction
 
 
-fence_copies = _statement("fence.proxy.async.shared::cta;", lambda: Unfenced.of_block().fence())
 fence_sums = _statement("wgmma.fence.sync.aligned;", lambda: Wgmma.of_thread().fence())
 commit = _statement("wgmma.commit_group.sync.aligned;", lambda: Wgmma.of_thread().commit())
 

@@ -101,22 +101,18 @@ def test_warpgroups(monkeypatch, precision, tile):
         ptx = assemble(
             lambda b=b, o=options: linear.matmul(a, b, precision=precision, **o), SM90A, tile.shared
         )
-        loop = ptx.split("cp.async.wait_group")[1]
+        step = ptx.split("mbarrier.try_wait.parity")[1]  # of the loop over stages
         depth = {"tf32": "k8.f32.tf32.tf32", "bf16": "k16.f32.bf16.bf16"}[precision]
-        assert loop.count(f"wgmma.mma_async.sync.aligned.m64n{tile.width}{depth}") == 4
-        assert loop.count("cp.async.cg") == (tile.height + tile.width) * 128 // 16 // tile.threads
-        assert "fma" not in loop and "mma.sync" not in ptx and "div" not in ptx
-        order = (
-            "fence.proxy.async",
-            "bar.sync",
-            "wgmma.fence",
-            "wgmma.mma_async",
-            "wgmma.commit_group",
-            "cp.async.cg",
-        )
-        order = [*order, "cp.async.commit_group", "wgmma.wait_group.sync.aligned 1"]
-        places = [loop.index(instruction) for instruction in order]
+        multiply = f"wgmma.mma_async.sync.aligned.m64n{tile.width}{depth}"
+        assert step.count(multiply) == step.count("wgmma.mma_async") == 4
+        assert step.count("cp.async.bulk.shared") == 2
+        order = [
+            "wgmma.fence", multiply, "wgmma.commit_group", "wgmma.wait_group.sync.aligned 1", "bar.sync",
+            "mbarrier.arrive.expect_tx", "cp.async.bulk.shared",
+        ]  # fmt: skip
+        places = [step.index(instruction) for instruction in order]
         assert places == sorted(places)
+        assert "div" not in ptx and "mma.sync" not in ptx
 
 
 def chosen(monkeypatch, kind, name):

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from tests.kernels.cuda.stand_ins import poison  # noqa: F401
 from tests.kernels.test_matmul import laid_out
 from tinydl_kernels import reference
-from tinydl_kernels.cuda import device, ladder, linear, packing, products, tiles, warpgroups, wgmma
+from tinydl_kernels.cuda import (
+    device,
+    ladder,
+    linear,
+    packing,
+    products,
+    simulated,
+    tiles,
+    warpgroups,
+    wgmma,
+)
 from tinydl_kernels.cuda.tiles import WarpgroupTile
 
 pytestmark = pytest.mark.usefixtures("poison")
@@ -164,10 +174,12 @@ def nothing(*arguments):
 
 
 MISTAKES = {
-    "copies are not waited for": (warpgroups, "wait_for", lambda younger: nothing),
-    "one copy too few is waited for": (
-        warpgroups, "wait_for", lambda younger, right=warpgroups.wait_for: right(younger + 1)),
-    "copies are not fenced": (warpgroups, "fence_copies", nothing),
+    "copies are not waited for": (warpgroups, "wait", nothing),
+    "another phase is waited for": (
+        warpgroups, "wait", lambda b, i, parity, right=warpgroups.wait: right(b, i, 1 - parity)),
+    "barriers are not fenced": (warpgroups, "fence_begun", nothing),
+    "more is expected than is copied": (
+        warpgroups, "expect", lambda b, i, size, right=warpgroups.expect: right(b, i, size + 16)),
     "sums are not fenced": (warpgroups, "fence_sums", nothing),
     "a stage is overwritten too early": (
         wgmma, "wait_for", lambda younger, right=wgmma.wait_for: right(younger + 1)),
@@ -182,10 +194,11 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_noticed(monkeypatch, mistake):
     monkeypatch.setattr(warpgroups, "multiplier", warpgroups.multiplier.__wrapped__)
+    monkeypatch.setattr(simulated, "PATIENCE", 2)
     monkeypatch.setattr(*MISTAKES[mistake])
     try:
         error = product_of_many_stages()
-    except (AssertionError, IndexError) as noticed:
+    except (AssertionError, IndexError, RuntimeError) as noticed:
         print(noticed)
     else:
         assert not error < 0.1, "the simulator did not notice"
