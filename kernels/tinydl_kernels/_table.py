@@ -38,6 +38,7 @@ MODULES = {
     "normalization": (
         "column_moments",
         "running_moments",
+        "batch_moments",
         "batch_norm_apply",
         "batch_norm_grad_sums",
         "batch_norm_grad_input",

@@ -58,12 +58,27 @@ def test_batch_norm_equals_its_definition(dtype, shape, seed):
     want = reference.batch_norm_grad_sums(*double(grad, x, mean, inv_std))
     for a, b in zip(sums, want, strict=True):
         assert_close(a, b, 32, scale=np.sqrt(len(x)))
+    totals = gamma.copy(), beta.copy()
+    again = cpu.batch_norm_grad_sums(grad, x, mean, inv_std, *totals)
+    np.testing.assert_array_equal(again, sums)
+    np.testing.assert_array_equal(totals, (gamma + sums[0], beta + sums[1]))
 
     out, check = guarded(np.zeros_like(x))
     arguments = grad, x, gamma, mean, inv_std, *sums, 2 * len(x)
     assert cpu.batch_norm_grad_input(*arguments, out=out) is out
     check()
     assert_close(out, reference.batch_norm_grad_input(*double(*arguments)), 64)
+
+
+def test_moments_of_a_batch_move_the_running_ones():
+    x, _, mean, *_, var = problem((50, 3), np.float32, 1)
+    running, expected = (mean.copy(), var.copy()), (mean.copy(), var.copy())
+    found = cpu.batch_moments(x, *running, 0.9, EPS)
+    own = cpu.column_moments(x)
+    inv_std = cpu.running_moments(*own, *expected, 0.9, EPS)
+    np.testing.assert_array_equal(found, (own[0], inv_std))
+    np.testing.assert_array_equal(running, expected)
+    np.testing.assert_allclose(running[0], 0.9 * mean + 0.1 * x.mean(axis=0), rtol=1e-5)
 
 
 @few(10)

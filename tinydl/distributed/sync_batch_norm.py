@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+import tinydl_kernels as kernels
 from tinydl.distributed.world import World
 from tinydl.layers import register
 from tinydl.layers.batch_norm import BatchNorm
@@ -34,19 +35,25 @@ class SyncBatchNorm(BatchNorm):
         """A rank whose part of the batch is empty takes part as well."""
         return len(x) > 0 or self.world.size > 1
 
-    def moments(self, x: NDArray) -> tuple[NDArray, NDArray, int]:
+    def moments(
+        self, x: NDArray, running_mean: NDArray, running_var: NDArray
+    ) -> tuple[NDArray, NDArray, int]:
         channels = x.shape[1]
         own = np.zeros(1 + 2 * channels)  # n_r, μ_r, v_r
         if len(x):
-            mean, var, own[0] = super().moments(x)
-            own[1:] = np.concatenate([mean, var])
+            own[0] = len(x)
+            own[1:] = np.concatenate(kernels.column_moments(x))
         rows = np.empty(self.world.size * own.size)
         self.world.all_gather(own, rows)
         n, means, variances = np.split(rows.reshape(-1, own.size), [1, 1 + channels], axis=1)
         share = n / n.sum()  # (ranks, 1)
         mean = (share * means).sum(axis=0)
         var = (share * (variances + (means - mean) ** 2)).sum(axis=0)
-        return mean.astype(x.dtype), var.astype(x.dtype), int(n.sum())
+        mean, var = mean.astype(x.dtype), var.astype(x.dtype)
+        inv_std = kernels.running_moments(
+            mean, var, running_mean, running_var, self.momentum, self.epsilon
+        )
+        return mean, inv_std, int(n.sum())
 
     def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
         sums = np.concatenate([dgamma, dbeta]).astype(np.float64)

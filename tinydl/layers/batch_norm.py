@@ -71,11 +71,8 @@ class BatchNorm(Layer):
         self.x = x.reshape(-1, x.shape[-1])  # (M, C)
         self.uses_batch = training and self.trainable and self.has_rows(self.x)
         if self.uses_batch:
-            self.mean, var, self.count = self.moments(self.x)
             running = self.state["running_mean"], self.state["running_var"]
-            self.inv_std = kernels.running_moments(
-                self.mean, var, *running, self.momentum, self.epsilon
-            )
+            self.mean, self.inv_std, self.count = self.moments(self.x, *running)
         else:
             self.mean, var = self.state["running_mean"].copy(), self.state["running_var"]
             self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
@@ -86,8 +83,9 @@ class BatchNorm(Layer):
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
         dy = grad_output.reshape(self.x.shape)  # (M, C)
-        dgamma, dbeta = kernels.batch_norm_grad_sums(dy, self.x, self.mean, self.inv_std)
-        add_gradients(self, dgamma, dbeta)
+        dgamma, dbeta = kernels.batch_norm_grad_sums(
+            dy, self.x, self.mean, self.inv_std, *gradients(self)
+        )
         if not self.needs_input_grad:
             return None
         gamma, _ = scale_and_shift(self)
@@ -104,10 +102,14 @@ class BatchNorm(Layer):
         """Whether M > 0; a process may have an empty part of a batch."""
         return len(x) > 0
 
-    def moments(self, x: NDArray) -> tuple[NDArray, NDArray, int]:
-        """μ, v and M. One process sees its own rows; a synchronized BatchNorm combines them here."""
-        mean, var = kernels.column_moments(x)
-        return mean, var, len(x)
+    def moments(
+        self, x: NDArray, running_mean: NDArray, running_var: NDArray
+    ) -> tuple[NDArray, NDArray, int]:
+        """μ, 1/σ and M, and the running moments moved. One process sees its own rows; a synchronized BatchNorm
+        combines them here."""
+        running = running_mean, running_var
+        mean, inv_std = kernels.batch_moments(x, *running, self.momentum, self.epsilon)
+        return mean, inv_std, len(x)
 
     def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
         """dL/dγ and dL/dβ over all M rows that ``moments`` was taken over."""
@@ -144,6 +146,11 @@ def scale_and_shift(layer: Any) -> tuple[NDArray, NDArray]:
     gamma = xp.ones(channels, layer.dtype) if layer.gamma is None else layer.gamma.value
     beta = xp.zeros(channels, layer.dtype) if layer.beta is None else layer.beta.value
     return gamma, beta
+
+
+def gradients(layer: Any) -> list[NDArray | None]:
+    """Where dL/dγ and dL/dβ are added up; None for those that the layer does without."""
+    return [None if p is None else p.grad for p in (layer.gamma, layer.beta)]
 
 
 def add_gradients(layer: Any, dgamma: NDArray, dbeta: NDArray) -> None:

@@ -19,6 +19,7 @@ from ._passes import Pass, check_floats, check_out, check_shape, overlaps
 from .layer_normalization import layer_norm, layer_norm_grad
 
 __all__ = [
+    "batch_moments",
     "batch_norm_apply",
     "batch_norm_grad_input",
     "batch_norm_grad_sums",
@@ -255,6 +256,18 @@ def _grad_input(grad, grad_rest, x, x_rest, mean_c, scale_c, offset_c, slope_c, 
 _APPLY, _GRAD_SUMS, _GRAD_INPUT = Pass(_apply), Pass(_grad_sums), Pass(_grad_input)
 
 
+def batch_moments(
+    x: np.ndarray,
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+    momentum: float,
+    epsilon: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (C,) and 1 / standard deviation (C,) of x (M, C). See `reference.batch_moments`."""
+    mean, var = column_moments(x)
+    return mean, running_moments(mean, var, running_mean, running_var, momentum, epsilon)
+
+
 def batch_norm_apply(
     x: np.ndarray,
     mean: np.ndarray,
@@ -274,7 +287,12 @@ def batch_norm_apply(
 
 
 def batch_norm_grad_sums(
-    grad: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+    grad: np.ndarray,
+    x: np.ndarray,
+    mean: np.ndarray,
+    inv_std: np.ndarray,
+    gamma_grad: np.ndarray | None = None,
+    beta_grad: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
     name = "batch_norm_grad_sums"
@@ -287,6 +305,10 @@ def batch_norm_grad_sums(
         sums = np.empty_like(products)
         _GRAD_SUMS(x.size, *_split(grad), wide, rest, mean.ravel(), products, sums)
         _sum_blocks(products, sums, inv_std.ravel(), dgamma, dbeta)
+    if gamma_grad is not None:
+        gamma_grad += dgamma
+    if beta_grad is not None:
+        beta_grad += dbeta
     return dgamma, dbeta
 
 

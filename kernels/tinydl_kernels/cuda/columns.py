@@ -91,22 +91,52 @@ def sums_kernel(kind: str, dtype: str) -> Any:
     return sums_of_columns
 
 
-def finish(sums: Any, kind: str, rows: int, x: Any, first: Any, second: Any) -> None:
-    """Add up the parts: first and second (C,) are the sums or, for MOMENTS, mean and variance of x."""
+def finish_moments(sums: Any, rows: int, x: Any, mean: Any, var: Any) -> None:
+    """Mean and variance (C,) of x, from the parts of its sums."""
+    like = mean.dtype.type(0)
+    _finish(
+        moments_kernel(name_of(mean.dtype), False),
+        sums,
+        rows,
+        (x, mean, var, mean, var),
+        *[like] * 4,
+    )
+
+
+def finish_batch_moments(
+    sums: Any, rows: int, x: Any, mean: Any, inv_std: Any, running: tuple, *factors: Any
+) -> None:
+    """The same with 1 / sqrt(var + epsilon) for var, and running (mean, var) moved; factors: momentum, 1 - momentum,
+    epsilon and 1."""
+    arrays = (x, mean, inv_std, *running)
+    _finish(moments_kernel(name_of(mean.dtype), True), sums, rows, arrays, *factors)
+
+
+def finish_sums(sums: Any, first: Any, second: Any, totals: tuple) -> None:
+    """Both sums (C,), which are also added to the totals that are not None."""
+    arrays = first, second, *(first if total is None else total for total in totals)
+    has_totals = tuple(int(total is not None) for total in totals)
+    _finish(
+        sums_of_parts_kernel(name_of(first.dtype)), sums, 0, arrays, has_totals, first.dtype.type(0)
+    )
+
+
+def _finish(function: Any, sums: Any, rows: int, arrays: tuple, *rest: Any) -> None:
     parts, _, columns = sums.shape
-    arrays = map(device.memory, (sums, x, first, second))
-    like = first.dtype.type(0)
-    function = finish_kernel(kind == MOMENTS, name_of(first.dtype))
+    addresses = map(device.memory, (sums, *arrays))
     grid = (-(-columns // ADDERS),)
-    device.launch(function, grid, ADDERS, parts, columns, rows, *arrays, like)
+    device.launch(function, grid, ADDERS, parts, columns, rows, *addresses, *rest)
 
 
 @functools.cache
-def finish_kernel(moments: bool, dtype: str) -> Any:
+def moments_kernel(dtype: str, moving: bool) -> Any:
     zero, narrow = np.float64(0), np.dtype(dtype).type
 
     @kernel(ADDERS)
-    def add_parts_of_columns(parts, columns, rows, sums, x, first, second, like):
+    def add_parts_of_moments(
+        parts, columns, rows, sums, x, mean, var, running_mean, running_var,
+        momentum, rest, epsilon, unit,
+    ):  # fmt: skip
         column = cuda.blockIdx.x * ADDERS + cuda.threadIdx.x
         if column >= columns:
             return
@@ -115,14 +145,46 @@ def finish_kernel(moments: bool, dtype: str) -> Any:
         for part in range(parts):
             one += memory[(2 * part) * columns + column]
             two += memory[(2 * part + 1) * columns + column]
-        if moments:  # var = <d^2> - <d>^2 for d = x - x_0; rounding must not push it below 0
-            one /= rows
-            two = two / rows - one * one
-            if two < zero:
-                two = zero
-            one += np.float64(pointer(x, like)[column])
+        # var = <d^2> - <d>^2 for d = x - x_0; rounding must not push it below 0
+        one /= rows
+        two = two / rows - one * one
+        if two < zero:
+            two = zero
+        one += np.float64(pointer(x, unit)[column])
+        mu, v = narrow(one), narrow(two)
+        pointer(mean, unit)[column] = mu
+        if moving:
+            means, variances = pointer(running_mean, unit), pointer(running_var, unit)
+            means[column] = momentum * means[column] + rest * mu
+            variances[column] = momentum * variances[column] + rest * v
+            v = unit / math.sqrt(v + epsilon)
+        pointer(var, unit)[column] = v
+
+    return add_parts_of_moments
+
+
+@functools.cache
+def sums_of_parts_kernel(dtype: str) -> Any:
+    zero, narrow = np.float64(0), np.dtype(dtype).type
+
+    @kernel(ADDERS)
+    def add_parts_of_columns(
+        parts, columns, rows, sums, first, second, first_total, second_total, has_totals, like
+    ):
+        column = cuda.blockIdx.x * ADDERS + cuda.threadIdx.x
+        if column >= columns:
+            return
+        memory = pointer(sums, zero)
+        one, two = zero, zero
+        for part in range(parts):
+            one += memory[(2 * part) * columns + column]
+            two += memory[(2 * part + 1) * columns + column]
         pointer(first, like)[column] = narrow(one)
         pointer(second, like)[column] = narrow(two)
+        if has_totals[0] != 0:
+            pointer(first_total, like)[column] += narrow(one)
+        if has_totals[1] != 0:
+            pointer(second_total, like)[column] += narrow(two)
 
     return add_parts_of_columns
 

@@ -23,8 +23,26 @@ def column_moments(x: Any) -> tuple[Any, Any]:
     x = plain(x)
     mean, var = (device.namespace().empty((x.shape[1],), x.dtype) for _ in range(2))
     sums = columns.column_sums(columns.MOMENTS, (x, x, x, x), x.dtype.type(0))
-    columns.finish(sums, columns.MOMENTS, len(x), x, mean, var)
+    columns.finish_moments(sums, len(x), x, mean, var)
     return mean, var
+
+
+def batch_moments(
+    x: Any, running_mean: Any, running_var: Any, momentum: float, epsilon: float
+) -> tuple[Any, Any]:
+    """See `reference.batch_moments`. Two kernels."""
+    name, t = "batch_moments", x.dtype.type
+    check_floats(name, x=x)
+    if len(x) == 0:
+        raise ValueError(f"{name}: x has no rows, so its mean is not defined")
+    running = _vectors(name, x, running_mean=running_mean, running_var=running_var)
+    check_flat(name, running_mean=running_mean, running_var=running_var)
+    x = plain(x)
+    mean, inv_std = (device.namespace().empty((x.shape[1],), x.dtype) for _ in range(2))
+    sums = columns.column_sums(columns.MOMENTS, (x, x, x, x), t(0))
+    factors = t(momentum), t(1 - momentum), t(epsilon), t(1)
+    columns.finish_batch_moments(sums, len(x), x, mean, inv_std, tuple(running), *factors)
+    return mean, inv_std
 
 
 def running_moments(
@@ -85,22 +103,32 @@ def apply_kernel(dtype: str) -> Any:
     return apply_batch_norm
 
 
-def batch_norm_grad_sums(grad: Any, x: Any, mean: Any, inv_std: Any) -> tuple[Any, Any]:
+def batch_norm_grad_sums(
+    grad: Any, x: Any, mean: Any, inv_std: Any, gamma_grad: Any = None, beta_grad: Any = None
+) -> tuple[Any, Any]:
     """See `reference.batch_norm_grad_sums`."""
     name = "batch_norm_grad_sums"
     check_floats(name, grad=grad, x=x)
     check_alike(name, grad=grad, x=x)
-    return _grad_sums(columns.CHANNEL, grad, x, _vectors(name, x, mean=mean, inv_std=inv_std))
+    moments = _vectors(name, x, mean=mean, inv_std=inv_std)
+    totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
+    given = {label: total for label, total in totals.items() if total is not None}
+    if given:
+        _vectors(name, x, **given)
+        check_flat(name, **given)
+    return _grad_sums(columns.CHANNEL, grad, x, moments, (gamma_grad, beta_grad))
 
 
-def _grad_sums(kind: str, grad: Any, x: Any, moments: list) -> tuple[Any, Any]:
+def _grad_sums(
+    kind: str, grad: Any, x: Any, moments: list, totals: tuple = (None, None)
+) -> tuple[Any, Any]:
     x, grad = plain(x), plain(grad)
     xp = device.namespace()
     if len(x) == 0:
         return xp.zeros((x.shape[1],), x.dtype), xp.zeros((x.shape[1],), x.dtype)
     dgamma, dbeta = (xp.empty((x.shape[1],), x.dtype) for _ in range(2))
     sums = columns.column_sums(kind, (x, grad, *moments), x.dtype.type(0))
-    columns.finish(sums, kind, len(x), x, dgamma, dbeta)
+    columns.finish_sums(sums, dgamma, dbeta, totals)
     return dgamma, dbeta
 
 

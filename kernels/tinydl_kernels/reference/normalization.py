@@ -33,21 +33,32 @@ def running_moments(mean, var, running_mean, running_var, momentum, epsilon):
     return 1 / np.sqrt(var + epsilon)
 
 
+def batch_moments(x, running_mean, running_var, momentum, epsilon):
+    """`column_moments` of x (M, C) and then `running_moments`: returns mean (C,) and inv_std (C,)."""
+    mean, var = column_moments(x)
+    return mean, running_moments(mean, var, running_mean, running_var, momentum, epsilon)
+
+
 def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None):
     """y = gamma * (x - mean) * inv_std + beta; x (M, C), the others (C,)."""
     y = gamma * ((x - mean) * inv_std) + beta
     return _give(y, x, out)
 
 
-def batch_norm_grad_sums(grad, x, mean, inv_std):
+def batch_norm_grad_sums(grad, x, mean, inv_std, gamma_grad=None, beta_grad=None):
     """Gradients of gamma and beta: column sums of grad * x_hat and of grad.
 
-    grad, x: (M, C); x_hat = (x - mean) * inv_std. Returns dgamma (C,), dbeta (C,).
+    grad, x: (M, C); x_hat = (x - mean) * inv_std. Returns dgamma (C,), dbeta (C,). They are added to
+    gamma_grad and beta_grad (C,), which lie in one piece, where these are given.
     """
     x_hat = (x - mean) * inv_std
     dgamma = np.sum(grad * x_hat, axis=0, dtype=np.float64)
     dbeta = np.sum(grad, axis=0, dtype=np.float64)
-    return dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+    dgamma, dbeta = dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+    for total, gradient in ((gamma_grad, dgamma), (beta_grad, dbeta)):
+        if total is not None:
+            total += gradient
+    return dgamma, dbeta
 
 
 def batch_norm_grad_input(grad, x, gamma, mean, inv_std, dgamma, dbeta, count, out=None):

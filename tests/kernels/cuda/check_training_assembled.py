@@ -38,8 +38,8 @@ def test_assembled(name, dtype):
 
 # Sums over many elements.
 IN_FLOAT64 = (
-    "column_moments", "batch_norm_grad_sums", "layer_norm", "layer_norm_grad", "squared_norm", "das_norms",
-    "das_sizes", "das_moments",
+    "column_moments", "batch_moments", "batch_norm_grad_sums", "layer_norm", "layer_norm_grad", "squared_norm",
+    "das_norms", "das_sizes", "das_moments",
 )  # fmt: skip
 
 
