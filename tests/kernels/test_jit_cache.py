@@ -176,7 +176,7 @@ def test_parts_of_kernels_say_so_when_python_calls_them():
 
 def test_imports_are_found_by_their_text(tmp_path):
     """As the syntax tree has them, for every module of the package and for each way to write an import."""
-    from tinydl_kernels.cpu import _jit
+    from tinydl_kernels import _cache
 
     ways = tmp_path / "ways.py"
     ways.write_text(
@@ -192,7 +192,7 @@ def test_imports_are_found_by_their_text(tmp_path):
     }
     for path, parts in {**paths, ways: ("tinydl_kernels", "cpu", "ways.py")}.items():
         module = ".".join(parts).removesuffix(".py").removesuffix(".__init__")
-        missed = imports_in_tree(module, path) - set(_jit._imports(module, path))
+        missed = imports_in_tree(module, path) - set(_cache._imports(module, path))
         assert not missed, f"{module}: {missed}"
 
 

@@ -196,7 +196,7 @@ def layer_fact(present: list[str], setting: str) -> Fact:
 
 
 def cache() -> list[Fact]:
-    from tinydl_kernels.cpu._jit import cache_folder
+    from tinydl_kernels._cache import cache_folder
 
     folder = cache_folder()
     if folder is None:

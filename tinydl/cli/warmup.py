@@ -67,7 +67,7 @@ def run(jobs: list[str], dtypes: list[str], batch_size: int) -> list:
 
 
 def show(results: list, slowest: int) -> None:
-    from tinydl_kernels.cpu._jit import cache_folder
+    from tinydl_kernels._cache import cache_folder
 
     table = Table(box=None, pad_edge=False)
     for i, name in enumerate(("", "compiled", "seconds", "first run, s", "second run, s")):

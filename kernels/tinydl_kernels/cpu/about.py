@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .._cache import cache_folder
 from .._table import MODULES
-from ._jit import cache_folder
 from .matmul_blocked import block_sizes
 from .matmul_tile import MR, VECTORS
 from .target import cache_bytes, codegen_target, vector_bytes, vector_registers
