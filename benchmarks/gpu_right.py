@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -71,6 +72,30 @@ def check_product(xp: Any, rng: Any, case: dict[str, Any]) -> float:
     return math.inf if wrong else error
 
 
+def packed_products_to_check(sizes: list[tuple[int, int, int]]) -> Iterator[dict[str, Any]]:
+    """What large products are computed with on Hopper, for sizes at which it would not be chosen: none of them
+    fills its tiles, and the last takes several stages of several tiles."""
+    from tinydl_kernels.cuda import device, tiles, warpgroups
+
+    if device.capability() == warpgroups.COMPUTE:
+        for case in products_to_check([*sizes, (300, 1100, 520)]):
+            for name, parts in itertools.product(tiles.WARPGROUP_TILES, (1, 3)):
+                if case["precision"]:
+                    yield {**case, "tile": name, "parts": parts}
+
+
+def check_packed_product(xp: Any, rng: Any, case: dict[str, Any]) -> float:
+    from tinydl_kernels.cuda import products, tiles
+
+    tile, choose = tiles.WARPGROUP_TILES[case["tile"]], products.choose
+
+    def forced(*arguments: Any) -> Any:  # but for sums of columns, which are in float32
+        return (tile, case["parts"]) if case["precision"] in arguments else choose(*arguments)
+
+    with unittest.mock.patch.object(products, "choose", forced):
+        return check_product(xp, rng, case)
+
+
 def convolutions_to_check() -> Iterator[dict[str, Any]]:
     for dtype, groups, strides, dilation, padding in itertools.product(
         ("float32", "float64"), (1, 2, 12), (1, 2), (1, 2), ("same", "valid")
@@ -120,11 +145,13 @@ def right(xp: Any, sizes: list[tuple[int, int, int]], seed: int) -> list[dict[st
     rungs = [
         {"rung": rung, "dtype": dtype, "precision": rung.reduced, "shape": shape}
         for rung in (*ladder.RUNGS, *ladder.TENSOR_CORES)
+        if rung.runs_here()
         for dtype in ("float32", "float64")[: 1 if rung.reduced else 2]
         for shape in sizes
     ]
     groups = (
         ("matmul", check_product, list(products_to_check(sizes))),
+        ("matmul by warpgroups", check_packed_product, list(packed_products_to_check(sizes))),
         ("conv2d", check_convolution, list(convolutions_to_check())),
         ("ladder", check_rung, rungs),
     )

@@ -142,7 +142,8 @@ def ladder_speeds(cupy: Any, torch: Any) -> list[dict[str, Any]]:
     a, b, c = matrices(cupy, n, n, n)
     calls: dict[str, Callable[[], Any]] = {"cublas": cublas(cupy, torch, a, b, c)}
     for rung in (*ladder.RUNGS, *ladder.TENSOR_CORES):
-        calls[rung.name] = lambda rung=rung: rung(a, b)
+        if rung.runs_here():
+            calls[rung.name] = lambda rung=rung: rung(a, b)
     case = {"shape": (n, n, n), "contenders": race(cupy, calls, 2.0 * n**3)}
     report(case)
     return [case]

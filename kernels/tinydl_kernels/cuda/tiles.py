@@ -9,6 +9,7 @@ import functools
 from typing import NamedTuple
 
 from . import tuned
+from .device import MOST_BLOCKS
 
 
 class Tile(NamedTuple):
@@ -98,8 +99,7 @@ WARPGROUP_TILES = {
     "w128x256": WarpgroupTile(2, 256, stages=4, blocks=1),
     "w128x128": WarpgroupTile(2, 128, stages=3, blocks=2),
 }
-# Sizes that the grid of blocks that pack can have: 65535 blocks of 32 rows, and as many products.
-LARGEST_PACKED = 65535 * 32
+MOST_PACKED = 32 * MOST_BLOCKS  # rows, and numbers of a sum: a block packs so many of them, or more
 
 # What a kernel does besides multiply-adds, from its machine code: instructions for each step in depth, to
 # start copies and to count, and for each four numbers read from shared memory.
@@ -136,11 +136,7 @@ def choose(
         images: an operand is read from images; then each thread should have few copies to note.
         warpgroups: the GPU has their instructions, and C is written row by row.
     """
-    table: dict[str, Tile | WarpgroupTile] = {**TILES[kind_of(dtype, precision)]}
-    if images:
-        table = {name: tile for name, tile in table.items() if suits_images(tile, precision)}
-    elif precision and warpgroups and k > 0 and max(m, n, k, products * 32) <= LARGEST_PACKED:
-        table |= WARPGROUP_TILES
+    table = available(dtype, m, n, k, products, precision, images, warpgroups)
     measured = tuned.CHOICES.get((kind_of(dtype, precision), *shape_class(m, n, k)))
     if measured and measured[0] in table and products == 1 and not images:
         tile = table[measured[0]]
@@ -154,6 +150,25 @@ def choose(
             candidates.append((cost, name, parts))
     _, name, parts = min(candidates)
     return table[name], parts
+
+
+def available(
+    dtype: str,
+    m: int,
+    n: int,
+    k: int,
+    products: int = 1,
+    precision: str | None = None,
+    images: bool = False,
+    warpgroups: bool = False,
+) -> dict[str, Tile | WarpgroupTile]:
+    """The tiles that a product can be computed with, by name."""
+    table = TILES[kind_of(dtype, precision)]
+    if images:
+        return {name: tile for name, tile in table.items() if suits_images(tile, precision)}
+    fits_grid = max(m, n, k) <= MOST_PACKED and products <= MOST_BLOCKS
+    packed = precision is not None and warpgroups and k > 0 and fits_grid
+    return {**table, **WARPGROUP_TILES} if packed else {**table}
 
 
 def kind_of(dtype: str, precision: str | None) -> str:

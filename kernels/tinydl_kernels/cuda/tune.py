@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import device, products, tiles
+from . import device, products, tiles, warpgroups
 from .operands import line
 from .products import Product, Result, matrix
 
@@ -62,7 +62,8 @@ def _fastest(seconds_of: Callable, kind: str, m: int, n: int, k: int) -> tuple[s
     product = Product(*operands, Result(line(n)), (m, n, k))
     multiply = functools.partial(products.multiply, product, a, b, c, precision=precision)
     times = []
-    for name, tile in tiles.TILES[kind].items():
+    hopper = device.capability() == warpgroups.COMPUTE
+    for name, tile in tiles.available(dtype, m, n, k, 1, precision, warpgroups=hopper).items():
         for parts in tiles.parts_of(k, tile):
             seconds = seconds_of(functools.partial(multiply, tile=tile, parts=parts))
             times.append((seconds, name, parts))

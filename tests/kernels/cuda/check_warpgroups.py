@@ -3,6 +3,8 @@ simulator would notice what a GPU might not show, or show only sometimes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -236,3 +238,20 @@ def test_another_gpu_is_named(monkeypatch):
         RuntimeError, match=r"wgmma_tf32 needs .* \(9, 0\), and this one has \(8, 0\)"
     ):
         product_of_many_stages()
+
+
+def test_the_check_for_gpus(monkeypatch):
+    """benchmarks/gpu_right.py takes right results for right, and notices that nothing was computed."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    import gpu_right
+
+    monkeypatch.setitem(tiles.WARPGROUP_TILES, "w128x256", SMALL_TILES[1])
+    cases = [c for c in gpu_right.packed_products_to_check([(9, 70, 7)]) if c["tile"] == "w128x256"]
+    rng = np.random.default_rng(7)
+    for case in (cases[0], cases[3]):
+        limit = gpu_right.LIMITS[case["precision"]]
+        assert limit / 1e5 < gpu_right.check_packed_product(np, rng, case) <= limit, case
+    monkeypatch.setattr(warpgroups, "launch", lambda *a: None)
+    products.planned.cache_clear()
+    assert gpu_right.check_packed_product(np, rng, cases[0]) == np.inf
+    products.planned.cache_clear()

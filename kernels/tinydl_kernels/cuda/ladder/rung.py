@@ -64,6 +64,10 @@ class Rung:
             device.launch(kernel, grid, tile.threads, *addresses, m, n, k, dtype.type(0))
         return c
 
+    def runs_here(self) -> bool:
+        """Whether the GPU has its instructions."""
+        return self.compute in (None, device.capability())
+
     def tile_for(self, dtype: np.dtype) -> Any:
         """Numbers of twice the size take twice the registers: half as many blocks fit."""
         blocks = self.tile.blocks if dtype == np.float32 else max(1, self.tile.blocks // 2)

@@ -48,7 +48,7 @@ class WarpgroupRung(Rung):
         """
         self._check(a, b)
         device.require()
-        if device.capability() != self.compute:
+        if not self.runs_here():
             raise RuntimeError(
                 f"{self.name} needs a GPU of compute capability {self.compute}, and this one has "
                 f"{device.capability()}"
