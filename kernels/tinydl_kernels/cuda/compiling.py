@@ -8,18 +8,23 @@ would have to change then stands here. Numba only compiles, to PTX. What starts 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+
+from .._cache import Entries, cache_folder, identity_of
 
 MISSING = (
     "{} is missing: pip install 'tinydl[cuda]' ('tinydl[cuda12]' where the driver is for CUDA 12)"
 )
 
 try:
-    import numba_cuda  # noqa: F401  (older versions of Numba have a numba.cuda of their own)
+    import numba_cuda  # older versions of Numba have a numba.cuda of their own
     from cuda.bindings import driver, nvjitlink
+    from cuda.pathfinder import load_nvidia_dynamic_lib
     from numba import cuda, types
     from numba.cuda.core import config
     from numba.cuda.extending import intrinsic
@@ -38,9 +43,9 @@ __all__ = [
     "cuda",
     "device_function",
     "driver",
-    "entry_of",
     "intrinsic",
     "kernel",
+    "machine_code",
     "types",
 ]
 
@@ -125,9 +130,47 @@ def _usage(log: str) -> Usage:
     return Usage(registers, shared, stack, sum(map(int, spills)), warnings)
 
 
-def entry_of(ptx: str) -> str:
-    """The name of the kernel in its PTX."""
-    found = re.search(r"\.entry\s+([^\s(]+)", ptx)
+def machine_code(dispatcher: Any, signature: tuple, compute: tuple) -> tuple[str, bytes]:
+    """A kernel's name, and its machine code for a compute capability.
+
+    Both are kept on the disk: a kernel takes a second to compile, and a training step starts dozens. Other
+    processes that want the same kernel wait until this one has it.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return _compiled(dispatcher, signature, compute)
+    entries, key = Entries(dispatcher.py_func, folder), key_of(dispatcher, signature, compute)
+    found = entries.load(key)
     if found is None:
+        try:
+            found = entries.load(key) if entries.lock() else None
+            if found is None:
+                found = _compiled(dispatcher, signature, compute)
+                entries.save(key, found)
+        finally:
+            entries.unlock()
+    return found
+
+
+def key_of(dispatcher: Any, signature: tuple, compute: tuple) -> str:
+    """What the machine code of a kernel depends on, besides the sources of this package."""
+    bounds = dispatcher.targetoptions["launch_bounds"]
+    settings = (config.CUDA_DEBUGINFO_DEFAULT, config.FORCE_CUDA_CC)
+    made = (identity_of(dispatcher), signature, compute, bounds, settings)
+    return repr((*made, numba_cuda.__version__, *map(_file_of, ("nvvm", "nvJitLink"))))
+
+
+@functools.cache
+def _file_of(library: str) -> tuple[str, int, int]:
+    """What tells versions of a compiler of NVIDIA's apart: their numbers leave out the last part."""
+    path = load_nvidia_dynamic_lib(library).abs_path
+    status = os.stat(path)
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _compiled(dispatcher: Any, signature: tuple, compute: tuple) -> tuple[str, bytes]:
+    ptx = compile_ptx(dispatcher, signature, compute)
+    name = re.search(r"\.entry\s+([^\s(]+)", ptx)
+    if name is None:
         raise RuntimeError(f"there is no kernel in this PTX: {ptx}")
-    return found.group(1)
+    return name.group(1), assemble(ptx, compute)[0]

@@ -2,14 +2,14 @@
 
 A kernel often runs for a few microseconds; to start it should not take the host longer. So all that can
 be known before is found out once, when a kernel is started with arguments of such types for the first
-time: then it is compiled, assembled and loaded. From then on a launch looks that up, lays the arguments
-into one piece of memory as the kernel expects them, and calls the driver.
+time: then it is compiled, or read from the disk, and loaded. From then on a launch looks that up, lays the
+arguments into one piece of memory as the kernel expects them, and calls the driver.
 
 An argument is an integer, such as an address (int64 in the kernel), a float (float64), a bool, a scalar
-of NumPy's (of its type), or a tuple of integers. A kernel has no tuples: each element is a parameter.
-Parameters lie one behind the other, each at a multiple of its size, as the members of a structure in C
-(NVIDIA, "CUDA C++ Programming Guide", section "Kernel Parameters" of the driver API); Python's `struct`
-lays them out in the same way.
+of NumPy's (of its type), a tuple of integers, or a tuple of such tuples. PTX has no tuples: each number in
+them is a parameter. Parameters lie one behind the other, each at a multiple of its size, with nothing behind
+the last (NVIDIA, "CUDA C++ Programming Guide", "Driver API", "Kernel Execution"). Python's `struct` packs its
+values in the same way.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from .compiling import assemble, compile_ptx, driver, entry_of, types
+from .compiling import driver, machine_code, types
 
-__all__ = ["attribute", "layout", "signature_of", "start"]
+__all__ = ["attribute", "flat", "layout", "signature_of", "start"]
 
 MOST_BYTES = 32764  # of parameters; the assembler refuses a kernel that has more
 TYPES = {
@@ -198,12 +198,10 @@ def _load(key: tuple) -> Loaded:
     with _loading:  # another thread may want the same kernel
         if key in _loaded:
             return _loaded[key]
-        compute = capability(device)
-        ptx = compile_ptx(dispatcher, signature, compute)
-        code = assemble(ptx, compute)[0]
+        name, code = machine_code(dispatcher, signature, capability(device))
         loading = f"loading {_name(dispatcher)}"
         module = _asked(loading, driver.cuModuleLoadData(code))
-        function = _asked(loading, driver.cuModuleGetFunction(module, entry_of(ptx).encode()))
+        function = _asked(loading, driver.cuModuleGetFunction(module, name.encode()))
         _loaded[key] = Loaded(function, layout(signature))
     return _loaded[key]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.cuda.stand_ins import OnDevice, on_device, parameters_of
-from tinydl_kernels.cuda import device, launching, linear
+from tinydl_kernels.cuda import compiling, device, launching, linear
 from tinydl_kernels.cuda.device import cuda, kernel
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
@@ -56,7 +56,7 @@ def compiled(monkeypatch):
         found.append(device.compile_ptx(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(launching, "compile_ptx", compile_ptx)
+    monkeypatch.setattr(compiling, "compile_ptx", compile_ptx)
     return found
 
 
@@ -110,6 +110,23 @@ def test_other_types_are_another_kernel(compiled):
     for arguments in ((1, (2,)), (1, (2, 3)), (np.float32(1), (2,)), (1, (2,))):
         device.launch(takes_two, (1,), 32, *arguments)
         assert len(received(compiled[-1])) == 1 + len(arguments[1]) or arguments == (1, (2,))
+    assert len(compiled) == 3
+
+
+def test_the_next_process_compiles_nothing(compiled, monkeypatch):
+    def scaler(factor):
+        @kernel(32)
+        def scaled(x):
+            cuda.shared.array(factor, np.float32)[cuda.threadIdx.x] = x * factor
+
+        return scaled
+
+    for factor in (32, 64, 32):
+        monkeypatch.setattr(launching, "_loaded", {})  # what is in memory is gone
+        device.launch(scaler(factor), (1,), 32, np.float32(1))
+    assert len(compiled) == 2
+    monkeypatch.setattr(compiling, "_file_of", lambda library: ("of another version", 0, 0))
+    device.launch(scaler(32), (1,), 32, np.float32(1))
     assert len(compiled) == 3
 
 

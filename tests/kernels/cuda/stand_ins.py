@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tinydl_kernels.cuda import device, launching, tiles
+from tinydl_kernels.cuda import compiling, device, launching, tiles
 
 
 def poisoned(shape: Any, dtype: Any) -> np.ndarray:
@@ -66,6 +66,9 @@ def on_device(*shape: int, dtype: str = "float32") -> Any:
     return np.zeros(shape, dtype).view(OnDevice)
 
 
+KEYS: dict[str, Any] = {}  # by which the machine code of kernels is found on the disk
+
+
 def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
     """The kernels that a call would start on a GPU, each with the types of its arguments."""
     from numba import typeof
@@ -76,6 +79,8 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
         assert dispatcher.targetoptions["launch_bounds"][0] == threads
         signature = launching.signature_of(dispatcher, launching.flat(arguments)[0])
         assert signature == tuple(map(typeof, arguments))  # as Numba's own launches see them
+        key = compiling.key_of(dispatcher, signature, (9, 0))
+        assert KEYS.setdefault(key, dispatcher) is dispatcher, "two kernels would share a file"
         found.append((dispatcher, signature))
 
     library = SimpleNamespace(
@@ -115,5 +120,7 @@ def check_layout(ptx: str, signature: tuple) -> None:
     layout, found = launching.layout(signature), parameters_of(ptx)
     assert layout.format == "".join(code for code, _ in found)
     memory = layout.pack(*range(1, len(found) + 1))
+    code, place = found[-1]
+    assert len(memory) == place + struct.calcsize(code)  # the driver takes nothing behind the last
     for number, (code, place) in enumerate(found, 1):
         assert struct.unpack_from(code, memory, place) == (number if code != "?" else True,)

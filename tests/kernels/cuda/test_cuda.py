@@ -22,11 +22,11 @@ HAS_NUMBA_CUDA = importlib.util.find_spec("numba_cuda") is not None
 PYTHON = os.environ.get("TINYDL_CUDA_PYTHON") or (sys.executable if HAS_NUMBA_CUDA else None)
 
 
-@pytest.mark.parametrize("how", ["simulated", "assembled"])
+@pytest.mark.parametrize("how", ["simulated", "warpgroups", "assembled"])
 def test_kernels(how):
     if PYTHON is None:
         pytest.skip("numba-cuda is not installed: `make test` tries to, or set TINYDL_CUDA_PYTHON")
-    check(PYTHON, how, NUMBA_ENABLE_CUDASIM=str(int(how == "simulated")))
+    check(PYTHON, how, NUMBA_ENABLE_CUDASIM=str(int(how != "assembled")))
 
 
 def check(python, how, **variables):
@@ -48,7 +48,7 @@ def test_launching(tmp_path):
     source, library = Path(__file__).with_name("stand_in_driver.c"), tmp_path / "libcuda.so.1"
     command = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
-    check(PYTHON, "launching", LD_LIBRARY_PATH=str(tmp_path))
+    check(PYTHON, "launching", LD_LIBRARY_PATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path))
 
 
 def test_tuning_without_a_gpu_says_so(tmp_path):
