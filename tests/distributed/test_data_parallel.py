@@ -457,3 +457,49 @@ def test_the_progress_line_says_where_the_time_goes(job):
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         tl.distributed.DataParallel(**arguments)
+
+
+def a_fit_inside_of_a_fit(same_strategy):
+    """Each epoch of one model another one is trained, whose gradients lie in memory that all ranks see, too."""
+    strategy = tl.distributed.DataParallel()
+
+    class Inner(tl.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            train("mlp", strategy if same_strategy else tl.distributed.DataParallel(), epochs=1)
+
+    model, _ = train("mlp", strategy, callbacks=[Inner()])
+    single, _ = train("mlp", None)
+    return weights(model), weights(single)
+
+
+def a_strategy_used_twice():
+    return error_of(a_fit_inside_of_a_fit, True)
+
+
+def test_a_fit_inside_of_a_fit(job):
+    for got, want in job.run(a_fit_inside_of_a_fit, False):
+        np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-9)
+    for error in job.run(a_strategy_used_twice):
+        assert error.startswith("RuntimeError: this DataParallel is at work in another training")
+
+
+def gradients_kept(shard_optimizer):
+    """A callback keeps what it was shown, and reads it when training is over."""
+    kept = []
+
+    class Keep(tl.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            kept.extend(a for p in self.model.store for a in (p.grad, p.value))
+
+    strategy = tl.distributed.DataParallel(shard_optimizer=shard_optimizer)
+    train("mlp", strategy, callbacks=[Keep()])
+    readable = bool(np.isfinite([array.sum() for array in kept]).all())
+    kept.clear()
+    train("mlp", strategy)
+    return readable, len(getattr(strategy.world.side, "_shared", []))
+
+
+@pytest.mark.parametrize("shard_optimizer", [False, True])
+def test_gradients_that_a_callback_keeps_can_be_read_after_training(job, shard_optimizer):
+    """Memory that ranks share is given back only when nobody refers to it: to read it then would end the process."""
+    assert job.run(gradients_kept, shard_optimizer) == [(True, 0)] * job.ranks

@@ -93,7 +93,15 @@ def shared_arrays(length):
     in_place = array.copy()
     low = own.copy()
     many.allreduce(low, "min")  # arrays of one's own take part as before
-    many.free_shared_arrays()
+    del array, other
+    many.free_unused_arrays()
+    assert many.shared_array(length, own.dtype) is not None
+    kept = many._shared[0].own[length // 2 :] if many.rank == 1 else None
+    many.free_unused_arrays()
+    assert len(many._shared) == 1, "somebody could still read it"
+    del kept
+    many.free_unused_arrays()
+    assert not many._shared
     return {
         "total": total,
         "behind": behind,

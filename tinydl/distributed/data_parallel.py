@@ -143,17 +143,17 @@ class DataParallel(Replicas):
         if self.sharded is not None:
             self.sharded.give_back()
         self._leave_shared_memory()
-        self.world.side.free_shared_arrays()
+        self.world.side.free_unused_arrays()
 
     def detach(self) -> None:
-        if not hasattr(self, "sums"):
-            return  # training ended before it began
-        self.sums.close()
-        for layer in self.model.layers_in_order():
-            layer.after_backward = None
-        if self.sharded is not None:
-            self.sharded.let_go()
-        self._leave_shared_memory()
+        if hasattr(self, "sums"):  # else training ended before it began
+            self.sums.close()
+            for layer in self.model.layers_in_order():
+                layer.after_backward = None
+            if self.sharded is not None:
+                self.sharded.let_go()
+            self._leave_shared_memory()
+            del self.sums
         super().detach()
 
     @property
@@ -208,6 +208,7 @@ class DataParallel(Replicas):
             self._shares_memory = False
             size, dtype = self.store.values.size, self.store.dtype
             self.store.move(aligned_zeros(size, dtype), aligned_zeros(size, dtype))
+            self.reduction.detach()
 
     def _cut(self) -> None:
         """The buckets, of those parameters that are trained at the moment."""

@@ -26,6 +26,10 @@ class AllReduce:
         self.store = store
         self.buffer: NDArray = store.grads
 
+    def detach(self) -> None:
+        """Refer no more to the buffers that the store had: they are to be given back."""
+        del self.store, self.buffer
+
     def buckets(self, bucket_bytes: int, first_bucket_bytes: int) -> list[slice]:
         """The slices to be summed at a time; frozen parameters lie in none."""
         parts = stretches(self.store)

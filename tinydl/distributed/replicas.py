@@ -33,6 +33,11 @@ class Replicas(SingleProcess):
 
     def attach(self, model: Any, seed: int) -> None:
         """Rank 0's parameters, states and optimizer slots become everyone's."""
+        if hasattr(self, "model"):
+            raise RuntimeError(
+                f"this {type(self).__name__} is at work in another training: a fit inside of a fit needs a strategy "
+                "of its own"
+            )
         super().attach(model, seed)
         self.seed = seed
         self.store = model.store
@@ -46,6 +51,7 @@ class Replicas(SingleProcess):
         if hasattr(self, "model"):
             for layer in self.synchronized_layers():
                 layer.world = World()
+            del self.model
 
     def synchronized_layers(self) -> list[SyncBatchNorm]:
         return [x for x in self.model.layers_in_order() if isinstance(x, SyncBatchNorm)]

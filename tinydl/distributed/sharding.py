@@ -93,6 +93,10 @@ class ShardedUpdate(AllReduce):
     sent_as_they_are = ("grads", "values")
     optimizer: Optimizer | None = None  # that has slots for the shard only
 
+    def detach(self) -> None:
+        super().detach()
+        del self.shard
+
     def buckets(self, bucket_bytes: int, first_bucket_bytes: int) -> list[slice]:
         """All of the buffer: which part is whose must not depend on what is frozen at the moment."""
         self.slices = [slice(0, self.buffer.size)]

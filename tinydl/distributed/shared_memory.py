@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,14 @@ class SharedArray:
         whole_pages = -(-max(length, 1) * dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
         self._window = mpi.Win.Allocate_shared(whole_pages, 1, comm=communicator)
         memories = [self._window.Shared_query(rank)[0] for rank in range(self._size)]
-        self._arrays = [np.frombuffer(memory, dtype, length) for memory in memories]
-        self.own = self._arrays[self._rank]
+        self._memory = memories[self._rank]
+        self.own = np.frombuffer(self._memory, dtype, length)
         self.own[...] = 0
+        self._others = {
+            rank: np.frombuffer(memory, dtype, length)
+            for rank, memory in enumerate(memories)
+            if rank != self._rank
+        }
         self._window.Lock_all(mpi.MODE_NOCHECK)
         self._first = self.own.__array_interface__["data"][0]
 
@@ -68,7 +74,7 @@ class SharedArray:
         """``part`` becomes this rank's ``share`` of the sum of all ranks' ``place``."""
         self._meet()
         mine = self._parts(place)[self._rank]
-        others = [a[mine] for r, a in enumerate(self._arrays) if r != self._rank]
+        others = [array[mine] for array in self._others.values()]
         own = self.own[mine]
         for start in range(0, part.size, PIECE):
             piece = slice(start, start + PIECE)
@@ -80,9 +86,9 @@ class SharedArray:
     def all_gather(self, place: slice) -> None:
         """Every rank's ``place`` becomes whole, from the ``share`` of it that each has."""
         self._meet()
-        for rank, part in enumerate(self._parts(place)):
-            if rank != self._rank:
-                self.own[part] = self._arrays[rank][part]
+        parts = self._parts(place)
+        for rank, array in self._others.items():
+            self.own[parts[rank]] = array[parts[rank]]
         self._meet()  # nobody writes there before all have read
 
     def allreduce(self, place: slice) -> None:
@@ -90,8 +96,17 @@ class SharedArray:
         self.reduce_scatter(place, self.own[self._parts(place)[self._rank]])
         self.all_gather(place)
 
+    def in_use(self) -> bool:
+        """Whether anybody else refers to ``own`` or to a part of it: to read it when it is freed ends the process."""
+        reference = weakref.ref(self.own)
+        dtype, length = self.own.dtype, self.own.size
+        del self.own
+        still = reference()
+        self.own = np.frombuffer(self._memory, dtype, length) if still is None else still
+        return still is not None
+
     def free(self) -> None:
-        """All ranks call this together; no array may be used any more."""
+        """All ranks call this together, when it is in use on none."""
         self._window.Unlock_all()
         self._window.Free()
 

@@ -104,12 +104,12 @@ class World:
     def shared_array(self, length: int, dtype: np.dtype) -> NDArray | None:
         """Zeros in memory that all ranks see, where collectives need no messages. None where there is none to be had.
 
-        All ranks call this together, and so they do ``free_shared_arrays``, after which none may be used any more.
+        All ranks call this together.
         """
         return None
 
-    def free_shared_arrays(self) -> None:
-        """See ``shared_array``."""
+    def free_unused_arrays(self) -> None:
+        """Give back the shared arrays that no rank refers to any more. All ranks call this together."""
 
     def shares(self, array: NDArray) -> bool:
         """Whether ``array`` lies in a shared array. There a collective's result may replace what it is made from."""
@@ -217,9 +217,13 @@ class MPIWorld(World):
         self._shared.append(SharedArray(self._mpi, self._comm, length, dtype))
         return self._shared[-1].own
 
-    def free_shared_arrays(self) -> None:
-        while self._shared:
-            self._shared.pop().free()
+    def free_unused_arrays(self) -> None:
+        used = np.array([float(shared.in_use()) for shared in self._shared])
+        self.allreduce(used, "max")
+        for shared, kept in zip(self._shared, used, strict=True):
+            if not kept:
+                shared.free()
+        self._shared = [shared for shared, kept in zip(self._shared, used, strict=True) if kept]
 
     def shares(self, array: NDArray) -> bool:
         return self._in_shared_memory(array)[0] is not None
