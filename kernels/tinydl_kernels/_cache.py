@@ -4,7 +4,7 @@ Numba's own cache asks only whether the file of the compiled function changed. O
 from functions and intrinsics of other modules, so an edit there would meet stale machine code. Here
 an entry's name contains a hash of everything the machine code depends on: the sources of all modules
 of this package that the kernel's module imports, directly or not, what it was made with, the versions of
-Python, Numba and LLVM, and what else the compiler for CPUs (`cpu._jit`) or for GPUs (`cuda.launching`) puts into
+Python, Numba and LLVM, and what else the compiler for CPUs (`cpu._jit`) or for GPUs (`cuda.compiling`) puts into
 the key: the argument types, the processor. Names that hash their content need no index file, so
 processes that start at once have nothing to overwrite for each other: each writes a complete file of
 its own and renames it into place, which is atomic.
