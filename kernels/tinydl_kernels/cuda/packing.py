@@ -66,6 +66,8 @@ def packer(precision: str, along_rows: bool) -> Any:
     depth = WORDS * NUMBERS_IN_A_WORD[precision]
     per_word, threads = NUMBERS_IN_A_WORD[precision], THREADS
     reads, writes = ROWS * depth // threads, ROWS * WORDS // 4 // threads
+    # How many rows, and how many numbers of the sum, a thread moves on from one read to the next.
+    rows_on, on = (0, threads // ROWS) if along_rows else (threads // depth, 0)
     pitch = depth + 1  # an odd one: neighbors along both axes lie in different banks
     size = ROWS * pitch
 
@@ -91,18 +93,17 @@ def packer(precision: str, along_rows: bool) -> Any:
             stage, first_row = cuda.blockIdx.x, cuda.blockIdx.y * ROWS
         memory, packed_memory = pointer(x, zero), pointer(packed, zero)
         start += cuda.blockIdx.z * steps[0]
-        for turn in range(reads):
-            i = turn * threads + thread
-            if along_rows:
-                row, p = i % ROWS, i // ROWS
-            else:
-                row, p = i // depth, i % depth
+        row, p = (
+            (thread % ROWS, thread // ROWS) if along_rows else (thread // depth, thread % depth)
+        )
+        place = start + (first_row + row) * steps[1] + (stage * depth + p) * steps[2]
+        move = rows_on * steps[1] + on * steps[2]
+        for _ in range(reads):
             value = zero
             if first_row + row < rows and stage * depth + p < k:
-                value = memory[
-                    start + (first_row + row) * steps[1] + (stage * depth + p) * steps[2]
-                ]
+                value = memory[place]
             tile[row * pitch + p] = value
+            row, p, place = row + rows_on, p + on, place + move
         cuda.syncthreads()
         for turn in range(writes):
             i = turn * threads + thread
