@@ -503,3 +503,29 @@ def gradients_kept(shard_optimizer):
 def test_gradients_that_a_callback_keeps_can_be_read_after_training(job, shard_optimizer):
     """Memory that ranks share is given back only when nobody refers to it: to read it then would end the process."""
     assert job.run(gradients_kept, shard_optimizer) == [(True, 0)] * job.ranks
+
+
+def stopped_by_a_callback(hook, ranks):
+    """(steps that were done, weights) where ``ranks`` set ``stop_training`` when the second epoch has begun."""
+    many = tl.distributed.world()
+
+    class Stop(tl.callbacks.Callback):
+        def now(self, number, logs=None):
+            if self.model.optimizer.iterations >= 4 and (ranks == "all" or many.rank in ranks):
+                self.model.stop_training = True
+
+    setattr(Stop, hook, Stop.now)
+    model, _ = train("mlp", tl.distributed.DataParallel(), callbacks=[Stop()])
+    return model.optimizer.iterations, weights(model)
+
+
+@pytest.mark.parametrize(
+    ("hook", "ranks", "steps"),
+    [("on_epoch_end", "all", 6), ("on_epoch_end", [0], 6), ("on_train_batch_end", "all", 4)],
+)
+def test_a_callback_that_stops_training_stops_all_ranks(job, hook, ranks, steps):
+    """At the end of an epoch it is enough that one does."""
+    results = job.run(stopped_by_a_callback, hook, ranks)
+    for done, got in results:
+        assert done == steps
+        np.testing.assert_array_equal(got, results[0][1])

@@ -7,6 +7,14 @@ from tests.distributed.jobs import PROGRAMS, each_mpi, finish, one_mpi, run, sta
 
 ENDING = PROGRAMS / "ending.py"
 
+STOPS_SOON = """
+import runpy, sys
+from tinydl.distributed import replicas
+replicas.SECONDS_TO_STOP = 1.0
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0])
+"""
+
 
 @each_mpi
 def test_an_error_on_one_rank_ends_all_with_its_traceback(python):
@@ -39,6 +47,24 @@ def test_different_errors_are_all_shown(python):
     assert code == 1
     assert "[rank 0] ValueError: reason 0" in output
     assert "[rank 1] ValueError: reason 1" in output
+
+
+@one_mpi
+def test_a_rank_that_leaves_fit_by_an_exit_ends_all(python):
+    """Even with code 0: the others wait for it in their next step."""
+    for how, expected in (("exit", 1), ("SystemExit", 4)):
+        code, output = run(python, PROGRAMS / "leaving.py", how)
+        assert code == expected
+        assert f"[rank 1] ends with code {expected} while other ranks are at work" in output
+        assert "trained" not in output
+
+
+@one_mpi
+def test_one_rank_cannot_stop_in_the_middle_of_an_epoch(python):
+    code, output = run(python, "-c", STOPS_SOON, PROGRAMS / "leaving.py", "stop")
+    assert code == 1
+    assert "[rank 1] RuntimeError: rank 1 stops in the middle of an epoch (model.stop_tr" in output
+    assert "trained" not in output
 
 
 @one_mpi

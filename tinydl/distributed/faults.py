@@ -41,6 +41,17 @@ def speaks(error: str) -> bool:
     return _faults is None or _faults.speaks(error)
 
 
+def all_come(seconds: float) -> bool:
+    """Wait until all ranks call this, but no longer than ``seconds``: did they all come?"""
+    return _faults is None or _faults.meet(seconds)
+
+
+def exits_early(error: SystemExit) -> None:
+    """This rank leaves a training by ``sys.exit``. Others wait for it there: even code 0 is no good end."""
+    if _faults is not None:
+        _faults.code = error.code if isinstance(error.code, int) and error.code else FAILED
+
+
 class Faults:
     """Watches over the ways in which this process can end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,14 @@ from numpy.typing import NDArray
 
 from tinydl.distributed.alike import check_alike, describe_data, described
 from tinydl.distributed.drift import check_equal
+from tinydl.distributed.faults import all_come, exits_early
 from tinydl.distributed.gpu_ranks import through_host
 from tinydl.distributed.strategy import SingleProcess, Sums, T
 from tinydl.distributed.sync_batch_norm import SyncBatchNorm
 from tinydl.distributed.world import World, world
 from tinydl.randomness import stream
+
+SECONDS_TO_STOP = 30.0  # between the first and the last rank that stops in the middle of an epoch
 
 
 class Replicas(SingleProcess):
@@ -52,6 +56,8 @@ class Replicas(SingleProcess):
             for layer in self.synchronized_layers():
                 layer.world = World()
             del self.model
+        if isinstance(error := sys.exc_info()[1], SystemExit):
+            exits_early(error)
 
     def synchronized_layers(self) -> list[SyncBatchNorm]:
         return [x for x in self.model.layers_in_order() if isinstance(x, SyncBatchNorm)]
@@ -88,6 +94,19 @@ class Replicas(SingleProcess):
 
     def agree(self, number: int) -> int:
         return int(self.world.broadcast_text(str(number)))
+
+    def anywhere(self, so: bool) -> bool:
+        count = np.array([float(so)])
+        self.world.allreduce(count)
+        return bool(count[0])
+
+    def leave_epoch(self) -> None:
+        """Those that did not stop wait in their next step for this rank: it can only say so, and end all."""
+        if self.world.size > 1 and not all_come(SECONDS_TO_STOP):
+            raise RuntimeError(
+                f"rank {self.world.rank} stops in the middle of an epoch (model.stop_training), and others do not: "
+                "all must after the same step, or one in on_epoch_end"
+            )
 
     # ---- in and between steps -----------------------------------------------------------------------------
 

@@ -58,6 +58,13 @@ class SingleProcess:
     def compare(self, asked: dict[str, Any]) -> None:
         """An error where other ranks were asked for something else (name -> value)."""
 
+    def anywhere(self, so: bool) -> bool:
+        """Whether it is so in any of the processes, which all ask."""
+        return so
+
+    def leave_epoch(self) -> None:
+        """This process ends training before the epoch's last step, as all must, or none."""
+
     def part_of(self, source: Any) -> Any:
         """What this process reads of the training data."""
         return source

@@ -159,6 +159,8 @@ class TrainingLoop:
                 self.run_step(x, y, sample_weight)
                 if self.stopped:
                     break
+        if self.model.stop_training and not self.interrupted and self.step != self.source.steps:
+            self.strategy.leave_epoch()
         if self.step == 0:
             raise ValueError(
                 f"the data gave no batch in epoch {self.epoch} (was it an iterator, read to its end?)"
@@ -210,6 +212,7 @@ class TrainingLoop:
         self.model.epochs_trained += 1
         self.history.append(ended, logs)
         self.callbacks.call("on_epoch_end", ended, logs)
+        self.model.stop_training = self.strategy.anywhere(self.model.stop_training)
         self.model.optimizer.to_training_weights()
         if self.checkpoint is not None:
             self.checkpoint.after_epoch(self)
