@@ -24,32 +24,36 @@ __all__ = sorted(MODULE_OF)
 
 
 def _dispatcher(name: str) -> Callable:
-    cpu_kernel: Callable | None = None
-    cuda_kernel: Callable | None = None
+    for_type: dict[type, Callable] = {}  # of the first argument, where that is an array
+    kernels: dict[bool, Callable] = {}  # on a CUDA device or not
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        nonlocal cpu_kernel, cuda_kernel
         # The commonest case first: every microsecond here is paid by each small layer.
-        if cpu_kernel is not None and args and type(args[0]) is np.ndarray:
-            return cpu_kernel(*args, **kwargs)
-        if _is_cuda(args, kwargs):
-            cuda_kernel = cuda_kernel or _find("cuda", name)
-            return cuda_kernel(*args, **kwargs)
-        cpu_kernel = cpu_kernel or _find("cpu", name)
-        return cpu_kernel(*args, **kwargs)
+        known = for_type.get(type(args[0])) if args else None
+        if known is not None:
+            return known(*args, **kwargs)
+        on_device = _is_cuda(args, kwargs)
+        if on_device not in kernels:
+            kernels[on_device] = _find("cuda" if on_device else "cpu", name)
+        if args and _is_array(args[0]):
+            for_type[type(args[0])] = kernels[on_device]
+        return kernels[on_device](*args, **kwargs)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__doc__ = f"See `tinydl_kernels.reference.{name}`, whose arguments and results it has."
     return kernel
 
 
+def _is_array(x: Any) -> bool:
+    # Of the value itself, and not its type, the interface would be made.
+    return isinstance(x, np.ndarray) or hasattr(type(x), "__cuda_array_interface__")
+
+
 def _is_cuda(args: tuple, kwargs: dict[str, Any]) -> bool:
     """Whether the first array among the arguments lives on a CUDA device."""
     for value in (*args, *kwargs.values()):
-        if isinstance(value, np.ndarray):
-            return False
-        if hasattr(type(value), "__cuda_array_interface__"):  # of the value itself it would be made
-            return True
+        if _is_array(value):
+            return not isinstance(value, np.ndarray)
     return False
 
 

@@ -209,7 +209,10 @@ class Layer:
             )
 
     def check_shape(self, x: NDArray) -> None:
-        if x.ndim == 0 or not fits(x.shape[1:], self.input_shape):
+        shape = x.shape
+        if shape[1:] == self.input_shape and shape:
+            return
+        if not shape or not fits(shape[1:], self.input_shape):
             raise ValueError(
                 f"layer '{self.name}' expected an input of shape {shape_text(self.input_shape)}, "
                 f"got {x.shape}"

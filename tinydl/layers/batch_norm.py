@@ -142,6 +142,8 @@ def add_scale_and_shift(layer: Any, input_shape: Shape, rng: np.random.Generator
 
 def scale_and_shift(layer: Any) -> tuple[NDArray, NDArray]:
     """The values of γ and β, beside ``layer.x``; of those that the layer does without, 1 and 0."""
+    if layer.gamma is not None and layer.beta is not None:
+        return layer.gamma.value, layer.beta.value
     channels, xp = layer.input_shape[-1], namespace(layer.x)
     gamma = xp.ones(channels, layer.dtype) if layer.gamma is None else layer.gamma.value
     beta = xp.zeros(channels, layer.dtype) if layer.beta is None else layer.beta.value

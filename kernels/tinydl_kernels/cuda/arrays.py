@@ -22,13 +22,15 @@ def check_floats(where: str, **arrays: Any) -> None:
         TypeError: arrays that are not on the device, not float32 or float64, or not all alike.
         RuntimeError: there is no GPU.
     """
-    first = dtype = None
+    first = kind = dtype = None
     for name, x in arrays.items():
+        if type(x) is kind and x.dtype is dtype:  # as the first: nothing new
+            continue
         device.check_array(where, name, x)
         if x.dtype.char not in FLOATS:
             raise TypeError(f"{where}: {name} is {x.dtype}, but must be float32 or float64")
-        if dtype is None:
-            first, dtype = name, x.dtype
+        if first is None:
+            first, kind, dtype = name, type(x), x.dtype
         if x.dtype != dtype:
             raise TypeError(f"{where}: {name} is {x.dtype}, but {first} is {dtype}")
     device.require()
@@ -42,6 +44,14 @@ def check_vector(where: str, name: str, x: Any, size: int, dtype: np.dtype) -> N
         raise ValueError(f"{where}: {name} must have shape {(size,)}, got {x.shape}")
 
 
+def check_vectors(where: str, like: Any, size: int, vectors: dict[str, Any]) -> None:
+    """`check_vector` for many, in the memory and of the type of `like`."""
+    kind, dtype, shape = type(like), like.dtype, (size,)
+    for name, x in vectors.items():
+        if not (type(x) is kind and x.dtype is dtype and x.shape == shape):
+            check_vector(where, name, x, size, dtype)
+
+
 def packed(vector):
     """The vector with its elements side by side."""
     if vector is None or vector.strides[0] == vector.dtype.itemsize or len(vector) <= 1:
@@ -51,8 +61,11 @@ def packed(vector):
 
 def overlap(x, y) -> bool:
     """Whether the memory between the first and the last element of both meets."""
-    (x_first, x_end), (y_first, y_end) = _extent(x), _extent(y)
-    return x_first < y_end and y_first < x_end
+    return meets(_extent(x), _extent(y))
+
+
+def meets(x: tuple[int, int], y: tuple[int, int]) -> bool:
+    return x[0] < y[1] and y[0] < x[1]
 
 
 def _extent(x) -> tuple[int, int]:
@@ -78,7 +91,10 @@ def output(where: str, out: Any, shape: tuple[int, ...], dtype: np.dtype, *input
         raise TypeError(f"{where}: out must be an array of {dtype}, not {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"{where}: out must have shape {shape}, got {out.shape}")
-    straight = out.flags.c_contiguous and not any(overlap(out, x) for x in inputs if x is not None)
+    straight = out.flags.c_contiguous
+    if straight:
+        own = _extent(out)
+        straight = not any(meets(own, _extent(x)) for x in inputs if x is not None)
     return out if straight else device.namespace().empty(shape, dtype)
 
 

@@ -21,6 +21,7 @@ LANES, TEAMS = 32, 8
 SIZE = LANES * TEAMS
 ROWS = 512  # that a block sums up, at least
 MOST_PARTS = 512
+FLOAT64 = np.dtype("float64")
 ADDERS = 128  # threads in a block of the kernels that add up parts
 
 MOMENTS, CHANNEL, SAMPLE = "moments", "channel", "sample"
@@ -37,11 +38,10 @@ def column_sums(kind: str, arrays: tuple, like: Any) -> Any:
         arrays: (x, x, x, x), or (x, g, mean, inv_std).
         like: the zero of their type.
     """
-    device.require()
     rows, columns = arrays[0].shape
     share = max(ROWS, -(-rows // MOST_PARTS))
     parts = max(1, -(-rows // share))
-    sums = device.namespace().empty((parts, 2, columns), np.dtype("float64"))
+    sums = device.namespace().empty((parts, 2, columns), FLOAT64)
     grid = (-(-columns // LANES), parts)
     arguments = (rows, columns, share, *map(device.memory, (*arrays, sums)), like)
     device.launch(sums_kernel(kind, name_of(like.dtype)), grid, SIZE, *arguments)

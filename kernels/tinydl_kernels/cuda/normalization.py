@@ -7,7 +7,16 @@ import math
 from typing import Any
 
 from . import columns, device
-from .arrays import check_floats, check_vector, deliver, name_of, output, packed, plain
+from .arrays import (
+    check_floats,
+    check_vector,
+    check_vectors,
+    deliver,
+    name_of,
+    output,
+    packed,
+    plain,
+)
 from .device import cuda, kernel
 from .instructions import pointer
 from .operands import divisor
@@ -114,7 +123,7 @@ def batch_norm_grad_sums(
     totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
     given = {label: total for label, total in totals.items() if total is not None}
     if given:
-        _vectors(name, x, **given)
+        check_vectors(name, x, x.shape[1], given)
         check_flat(name, **given)
     return _grad_sums(columns.CHANNEL, grad, x, moments, (gamma_grad, beta_grad))
 
@@ -205,6 +214,5 @@ def _vectors(where: str, x: Any, **vectors: Any) -> list:
     """One element for each column, side by side in memory."""
     if x.ndim != 2:
         raise ValueError(f"{where}: x must have shape (M, C), got {x.shape}")
-    for name, vector in vectors.items():
-        check_vector(where, name, vector, x.shape[1], x.dtype)
+    check_vectors(where, x, x.shape[1], vectors)
     return [packed(vector) for vector in vectors.values()]

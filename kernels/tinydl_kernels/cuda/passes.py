@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import device
-from .arrays import check_floats, check_vector, plain
+from .arrays import check_floats, check_vectors, plain
 from .device import device_function
 from .operands import LARGEST_INDEX
 
@@ -41,9 +41,9 @@ def check_flat(where: str, **vectors: Any) -> None:
         TypeError, ValueError: that name the first that is not.
     """
     check_floats(where, **vectors)
-    (_, first), *_ = vectors.items()
+    first = next(iter(vectors.values()))
+    check_vectors(where, first, first.size, vectors)
     for name, x in vectors.items():
-        check_vector(where, name, x, first.size, first.dtype)
         if not x.flags.c_contiguous:
             raise ValueError(f"{where}: {name} must lie in one piece")
 
@@ -53,6 +53,8 @@ def check_alike(where: str, **arrays: Any) -> None:
     Raises:
         ValueError: arrays of different shapes.
     """
+    if len({x.shape for x in arrays.values()}) == 1:
+        return
     (first, leader), *_ = arrays.items()
     for name, x in arrays.items():
         if x.shape != leader.shape:

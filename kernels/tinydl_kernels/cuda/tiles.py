@@ -110,6 +110,7 @@ MOST_PARTS = 64
 ADDING = (
     40  # what it costs to write and add up one more element, in multiply-adds of one multiprocessor
 )
+STARTING = 7e5  # and to start the kernel that adds them up: some 3 us
 # The same for products by warpgroups: the tensor cores do this many multiply-adds in the time of one by mma;
 # a number comes from the L2 cache in the time of so many; to begin and to end a tile takes as long as so many
 # numbers of its sum; so much takes the packing of a number, and the start of both kernels that pack.
@@ -213,7 +214,9 @@ def estimate(
 
 
 def adding_up(m: int, n: int, products: int, parts: int, multiprocessors: int) -> float:
-    return ADDING * m * n * products * (parts + 1) / multiprocessors if parts > 1 else 0.0
+    if parts == 1:
+        return 0.0
+    return ADDING * m * n * products * (parts + 1) / multiprocessors + STARTING
 
 
 def estimate_packed(
