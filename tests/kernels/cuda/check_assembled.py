@@ -44,6 +44,8 @@ def assemble(call, compile_for=SM80, shared=0):
     for kernel, signature in started:
         ptx = device.compile_ptx(kernel, signature, compile_for)
         check_layout(ptx, signature)
+        if ALL and compile_for == SM80:  # what an H200 runs
+            check(kernel, device.compile_ptx(kernel, signature, SM90A), SM90A, shared)
         for compute in (SM80, SM90) if len(compile_for) == 2 else (compile_for,):
             if compute >= compile_for:
                 check(kernel, ptx, compute, shared)

@@ -26,8 +26,10 @@ def one_of_each(dtype):
     return found
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"] if ALL else ["float32"])
-@pytest.mark.parametrize("name", one_of_each("float32"))
+DTYPES = ("float32", "float64") if ALL else ("float32",)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(d, name) for d in DTYPES for name in one_of_each(d)])
 def test_assembled(name, dtype):
     case = one_of_each(dtype)[name]
     arguments, keywords = on_device(case.arguments), on_device(case.keywords)
