@@ -6,8 +6,8 @@ the 16 bytes. So each factor is copied once, whatever its layout was, into
     packed[product, stage, row // 8, chunk, row % 8, :] = four words: 16 bytes of a row
 
 where a stage is 128 bytes, 8 chunks, of each row: 32 numbers in TF32 or 64 in bf16. B's rows are its columns.
-Behind the last row and the last number of the sum lie zeros. The same row of all stages would lie far apart, but
-what one tile needs of one stage is one run of memory, for any tile.
+Behind the last row and the last number of the sum lie zeros. What a tile needs of a stage, some neighboring rows,
+is one run of memory.
 
 What it costs for two factors of 4096 x 4096: 128 MB are read, 128 MB (TF32) or 64 MB (bf16) written; at 4 TB/s
 some 50 to 70 us, a quarter (bf16) or sixth (TF32) of what the product takes. An estimate, not measured.
@@ -89,13 +89,12 @@ def packer(precision: str, along_rows: bool) -> Any:
         rows, k, padded, stages = sizes
         if along_rows:
             stage, first_row = cuda.blockIdx.y, cuda.blockIdx.x * ROWS
+            row, p = thread % ROWS, thread // ROWS
         else:
             stage, first_row = cuda.blockIdx.x, cuda.blockIdx.y * ROWS
+            row, p = thread // depth, thread % depth
         memory, packed_memory = pointer(x, zero), pointer(packed, zero)
         start += cuda.blockIdx.z * steps[0]
-        row, p = (
-            (thread % ROWS, thread // ROWS) if along_rows else (thread // depth, thread % depth)
-        )
         place = start + (first_row + row) * steps[1] + (stage * depth + p) * steps[2]
         move = rows_on * steps[1] + on * steps[2]
         for _ in range(reads):

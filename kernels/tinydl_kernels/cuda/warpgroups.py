@@ -32,9 +32,9 @@ CORE = 128  # bytes of a core matrix: the next one along the sum follows it,
 GROUP = 8 * 4 * WORDS  # bytes of 8 rows of a stage: the next rows follow them
 STEP = (
     wgmma.STEP_BYTES // 16 * CORE // 4
-)  # words from what one instruction reads to what the next does
-FLOAT = np.dtype(np.float32)
+)  # words from one instruction's part of a row to the next one's
 PADDING = 8  # words between rows of C in shared memory: what 16 threads write, 2 words each, meets all banks
+FLOAT = np.dtype(np.float32)
 
 
 class Packed(NamedTuple):
@@ -123,8 +123,8 @@ def multiplier(spec: Packed) -> Any:
                 multiply(sums, descriptor(shared, start + a_first + step * STEP, CORE, GROUP),
                          descriptor(shared, start + a_words + step * STEP, CORE, GROUP))  # fmt: skip
             start_products()
-            # While these run: when this warpgroup's products of the last stage have ended, and then all
-            # warpgroups', its place is free for the stage that follows those already there.
+            # While these run: as soon as the products of the stage before have ended, this warpgroup's and then
+            # all warpgroups', its place is free for the stage that follows those which are there.
             wait_for_products()
             cuda.syncthreads()
             following = stage - 1 + stages
@@ -161,6 +161,7 @@ def writer(spec: Packed) -> Any:
     tile, wide = spec.tile, spec.wide
     pitch, quads, height = tile.width + PADDING, tile.width // 4, tile.height
     rows_at_once = tile.threads // quads
+    zero = np.float32(0)
     activate = sigmoid if spec.activation == "sigmoid" else finisher(spec.activation, np.float32)
 
     @device_function
@@ -175,9 +176,8 @@ def writer(spec: Packed) -> Any:
         shared, thread, first_row, first_column, m, n, c, c_start, c_row, c_column,
         bias, bias_start, has_bias, alpha, beta, slope,
     ):  # fmt: skip
-        quad = thread % quads * 4
-        column = first_column + quad
-        zero = alpha - alpha
+        inside = thread % quads * 4
+        column = first_column + inside
         b0, b1, b2, b3 = zero, zero, zero, zero
         if has_bias != 0:
             bias_start += column
@@ -187,7 +187,7 @@ def writer(spec: Packed) -> Any:
             b3 = bias[bias_start + 3] if column + 3 < n else zero
         for row in range(thread // quads, height, rows_at_once):
             if first_row + row < m and column < n:
-                x0, x1, x2, x3 = load4(shared, row * pitch + quad)
+                x0, x1, x2, x3 = load4(shared, row * pitch + inside)
                 place = c_start + (first_row + row) * c_row + column * c_column
                 if wide:  # n is a multiple of four then
                     old0, old1, old2, old3 = zero, zero, zero, zero
@@ -199,7 +199,7 @@ def writer(spec: Packed) -> Any:
                         result(x2, old2, alpha, beta, b2, slope), result(x3, old3, alpha, beta, b3, slope),
                     )  # fmt: skip
                 else:
-                    for e in range(4):
+                    for e in range(4):  # always the first; after four turns the bias is as it was
                         if column + e < n:
                             old = c[place] if beta != 0 else zero
                             c[place] = result(x0, old, alpha, beta, b0, slope)
@@ -231,9 +231,10 @@ def launch(
     packed_a = pack(a, a_operand, m, k, stack if a_operand.step else 1, tile.height, spec.precision)
     packed_b = pack(b, b_operand, n, k, stack if b_operand.step else 1, tile.width, spec.precision)
     rows = packed_a.shape[2], packed_b.shape[2]
+    of_row = stages * WORDS
     a_step, b_step = (
-        rows[0] * stages * WORDS if a_operand.step else 0,
-        rows[1] * stages * WORDS if b_operand.step else 0,
+        rows[0] * of_row * bool(a_operand.step),
+        rows[1] * of_row * bool(b_operand.step),
     )
     group = min(3, (rows[0] // tile.height - 1).bit_length())
     groups = (rows[0] // tile.height + (1 << group) - 1) >> group

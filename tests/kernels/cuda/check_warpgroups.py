@@ -204,6 +204,23 @@ def test_mistakes_are_noticed(monkeypatch, mistake):
         assert not error < 0.1, "the simulator did not notice"
 
 
+def test_a_missing_barrier_is_noticed(monkeypatch):
+    """A warpgroup's place in shared memory is free when all have read it, not when one has."""
+    from numba.cuda.simulator import kernel
+
+    wait = kernel.BlockThread.syncthreads
+
+    def only_once(thread):
+        if not hasattr(thread, "has_waited"):
+            thread.has_waited = True
+            wait(thread)
+
+    monkeypatch.setattr(kernel.BlockThread, "syncthreads", only_once)
+    monkeypatch.setattr(simulated, "PATIENCE", 2)
+    with pytest.raises((AssertionError, RuntimeError)):
+        product_of_many_stages()
+
+
 def test_without_mistakes():
     assert product_of_many_stages() < 1e-3
 
