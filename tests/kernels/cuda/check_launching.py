@@ -44,7 +44,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(device, "_cupy", lambda: library)
     monkeypatch.setattr(device, "require", lambda: None)
     yield
-    driver("result_of_launches").value = 0
+    driver("result_of_launches").value = driver("pause_of_launches").value = 0
 
 
 @pytest.fixture
@@ -190,23 +190,29 @@ def test_errors_of_the_driver():
 
 
 def test_threads_have_the_context_and_memory_of_their_own():
-    """The stand-in, like the driver, refuses a thread that no context was made current for."""
-    errors, start = [], threading.Barrier(4)
+    """The stand-in, like the driver, refuses a thread that no context was made current for. It takes the parameters
+    only after a while, in which other threads lay out theirs."""
 
-    def work():
+    @kernel(32)
+    def takes_one(x):
+        pass
+
+    errors, numbers = [], range(1, 33)
+
+    def work(number):
         try:
-            start.wait(timeout=30)
-            device.launch(sums, (1,), 32, np.float32(1))
+            device.launch(takes_one, (1,), 32, number)
         except Exception as error:
             errors.append(error)
 
-    workers = [threading.Thread(target=work) for _ in range(4)]
-    before = driver("launches").value
+    total = driver("first_parameters", ctypes.c_longlong)
+    before, driver("pause_of_launches").value = total.value, 20_000
+    workers = [threading.Thread(target=work, args=(number,)) for number in numbers]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(timeout=60)
-    assert not errors and driver("launches").value == before + 4
+    assert not errors and total.value == before + sum(numbers)
 
 
 def test_what_the_driver_says_of_a_device():
