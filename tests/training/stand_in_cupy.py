@@ -211,6 +211,7 @@ class Stream:
 
     def __init__(self, non_blocking: bool = False) -> None:
         self.orders: list[Any] = []
+        self.ptr = 0  # the handle
 
     def record(self) -> Event:
         return Event(self, len(self.orders))

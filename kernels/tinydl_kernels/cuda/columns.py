@@ -1,7 +1,7 @@
 """Sums along the columns of a matrix (M, C), two at a time, in float64: what normalization needs.
 
-A block sums up 32 neighboring columns of some rows, eight rows at a time; a second, small kernel adds up
-the blocks' parts. Each part begins at a multiple of ROWS: the result depends on the sizes alone.
+A block sums up 32 neighboring columns of some rows, eight rows at a time; the last block to end (`arrivals`) adds
+up what all have left. Each part begins at a multiple of ROWS: the result depends on the sizes alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from . import device
 from .arrays import name_of
+from .arrivals import arrive, counters
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
 
@@ -22,45 +23,71 @@ SIZE = LANES * TEAMS
 ROWS = 512  # that a block sums up, at least
 MOST_PARTS = 512
 FLOAT64 = np.dtype("float64")
-ADDERS = 128  # threads in a block of the kernels that add up parts
 
 MOMENTS, CHANNEL, SAMPLE = "moments", "channel", "sample"
 
 
-def column_sums(kind: str, arrays: tuple, like: Any) -> Any:
-    """(parts, 2, C) in float64: sums over some rows each of
+def column_moments(x: Any, mean: Any, var: Any) -> None:
+    """Mean and variance (C,) of x."""
+    results, nothing = (mean, var, mean, var), (x.dtype.type(0),) * 4
+    _sum(MOMENTS, False, (x, x, x, x), results, (0, 0), nothing)
 
-        MOMENTS   x - x_0 and (x - x_0)^2, with x_0 the first row
-        CHANNEL   g (x - mean) inv_std and g, with a mean and inv_std for each column
-        SAMPLE    the same, with a mean and inv_std for each row
 
-    Args:
-        arrays: (x, x, x, x), or (x, g, mean, inv_std).
-        like: the zero of their type.
-    """
-    rows, columns = arrays[0].shape
+def batch_moments(x: Any, mean: Any, inv_std: Any, running: tuple, factors: tuple) -> None:
+    """The same with 1 / sqrt(var + epsilon) for var, and running (mean, var) moved; factors: momentum,
+    1 - momentum, epsilon and 1."""
+    _sum(MOMENTS, True, (x, x, x, x), (mean, inv_std, *running), (0, 0), factors)
+
+
+def grad_sums(
+    kind: str, x: Any, g: Any, moments: list, first: Any, second: Any, totals: tuple
+) -> None:
+    """first = sum of g (x - mean) inv_std and second = sum of g, (C,), both also added to the totals that are not
+    None; mean and inv_std are one for each column (CHANNEL) or for each row (SAMPLE)."""
+    results = first, second, *(first if total is None else total for total in totals)
+    has_totals = int(totals[0] is not None), int(totals[1] is not None)
+    _sum(kind, False, (x, g, *moments), results, has_totals, (x.dtype.type(0),) * 4)
+
+
+def _sum(
+    kind: str, moving: bool, matrices: tuple, results: tuple, has_totals: tuple, factors: tuple
+) -> None:
+    rows, columns = matrices[0].shape
     share = max(ROWS, -(-rows // MOST_PARTS))
     parts = max(1, -(-rows // share))
+    column_blocks = -(-columns // LANES)
     sums = device.namespace().empty((parts, 2, columns), FLOAT64)
-    grid = (-(-columns // LANES), parts)
-    arguments = (rows, columns, share, *map(device.memory, (*arrays, sums)), like)
-    device.launch(sums_kernel(kind, name_of(like.dtype)), grid, SIZE, *arguments)
-    return sums
+    places = map(device.memory, (*matrices, sums, counters(max(1, column_blocks)), *results))
+    device.launch(
+        sums_kernel(kind, moving, name_of(matrices[0].dtype)), (column_blocks, parts), SIZE,
+        rows, columns, share, *places, has_totals, *factors,
+    )  # fmt: skip
 
 
 @functools.cache
-def sums_kernel(kind: str, dtype: str) -> Any:
+def sums_kernel(kind: str, moving: bool, dtype: str) -> Any:
+    """Each block adds up some rows and leaves two sums, of
+
+        MOMENTS           x - x_0 and (x - x_0)^2, with x_0 the first row
+        CHANNEL, SAMPLE   g (x - mean) inv_std and g
+
+    The last block to come adds up what all have left, in their order, not in that in which they came.
+    """
     moments, by_sample, zero = kind == MOMENTS, kind == SAMPLE, np.float64(0)
-    wide = np.dtype("float64")
+    wide, narrow, integer = np.dtype("float64"), np.dtype(dtype).type, np.int32(0)
 
     @kernel(SIZE)
-    def sums_of_columns(rows, columns, share, x, g, mean, inv_std, sums, like):
+    def sums_of_columns(
+        rows, columns, share, x, g, mean, inv_std, sums, counters, first_result, second_result,
+        first_total, second_total, has_totals, momentum, rest, epsilon, unit,
+    ):  # fmt: skip
         first_shared = cuda.shared.array(SIZE, wide, ALIGNED)
         second_shared = cuda.shared.array(SIZE, wide, ALIGNED)
+        before = cuda.shared.array(1, np.int32, ALIGNED)
         lane, team = cuda.threadIdx.x % LANES, cuda.threadIdx.x // LANES
         column, part = cuda.blockIdx.x * LANES + lane, cuda.blockIdx.y
-        x_memory, g_memory = pointer(x, like), pointer(g, like)
-        mean_memory, std_memory = pointer(mean, like), pointer(inv_std, like)
+        x_memory, g_memory = pointer(x, unit), pointer(g, unit)
+        mean_memory, std_memory = pointer(mean, unit), pointer(inv_std, unit)
         first, second = zero, zero
         if column < columns:
             # Far from zero, squares would swallow the differences that make the variance.
@@ -80,113 +107,53 @@ def sums_kernel(kind: str, dtype: str) -> Any:
                     second += np.float64(slope)
         first_shared[cuda.threadIdx.x], second_shared[cuda.threadIdx.x] = first, second
         cuda.syncthreads()
+        parts, memory = cuda.gridDim.y, pointer(sums, zero)
         if team == 0 and column < columns:
             for other in range(1, TEAMS):
                 first += first_shared[other * LANES + lane]
                 second += second_shared[other * LANES + lane]
-            result = pointer(sums, zero)
-            result[(2 * part) * columns + column] = first
-            result[(2 * part + 1) * columns + column] = second
+            memory[(2 * part) * columns + column] = first
+            memory[(2 * part + 1) * columns + column] = second
+        cuda.syncthreads()
+        if cuda.threadIdx.x == 0:
+            before[0] = arrive(pointer(counters, integer), cuda.blockIdx.x, parts - 1)
+        cuda.syncthreads()
+        if before[0] < parts - 1:
+            return
+
+        first, second = zero, zero
+        if column < columns:
+            for other in range(team, parts, TEAMS):
+                first += memory[(2 * other) * columns + column]
+                second += memory[(2 * other + 1) * columns + column]
+        first_shared[cuda.threadIdx.x], second_shared[cuda.threadIdx.x] = first, second
+        cuda.syncthreads()
+        if team > 0 or column >= columns:
+            return
+        for other in range(1, TEAMS):
+            first += first_shared[other * LANES + lane]
+            second += second_shared[other * LANES + lane]
+        if moments:
+            # var = <d^2> - <d>^2 for d = x - x_0; rounding must not push it below 0
+            first /= rows
+            second = second / rows - first * first
+            if second < zero:
+                second = zero
+            first += np.float64(x_memory[column])
+        one, two = narrow(first), narrow(second)
+        pointer(first_result, unit)[column] = one
+        if moving:
+            means, variances = pointer(first_total, unit), pointer(second_total, unit)
+            means[column] = momentum * means[column] + rest * one
+            variances[column] = momentum * variances[column] + rest * two
+            two = unit / math.sqrt(two + epsilon)
+        pointer(second_result, unit)[column] = two
+        if has_totals[0] != 0:
+            pointer(first_total, unit)[column] += one
+        if has_totals[1] != 0:
+            pointer(second_total, unit)[column] += two
 
     return sums_of_columns
-
-
-def finish_moments(sums: Any, rows: int, x: Any, mean: Any, var: Any) -> None:
-    """Mean and variance (C,) of x, from the parts of its sums."""
-    like = mean.dtype.type(0)
-    _finish(
-        moments_kernel(name_of(mean.dtype), False),
-        sums,
-        rows,
-        (x, mean, var, mean, var),
-        *[like] * 4,
-    )
-
-
-def finish_batch_moments(
-    sums: Any, rows: int, x: Any, mean: Any, inv_std: Any, running: tuple, *factors: Any
-) -> None:
-    """The same with 1 / sqrt(var + epsilon) for var, and running (mean, var) moved; factors: momentum, 1 - momentum,
-    epsilon and 1."""
-    arrays = (x, mean, inv_std, *running)
-    _finish(moments_kernel(name_of(mean.dtype), True), sums, rows, arrays, *factors)
-
-
-def finish_sums(sums: Any, first: Any, second: Any, totals: tuple) -> None:
-    """Both sums (C,), which are also added to the totals that are not None."""
-    arrays = first, second, *(first if total is None else total for total in totals)
-    has_totals = tuple(int(total is not None) for total in totals)
-    _finish(
-        sums_of_parts_kernel(name_of(first.dtype)), sums, 0, arrays, has_totals, first.dtype.type(0)
-    )
-
-
-def _finish(function: Any, sums: Any, rows: int, arrays: tuple, *rest: Any) -> None:
-    parts, _, columns = sums.shape
-    addresses = map(device.memory, (sums, *arrays))
-    grid = (-(-columns // ADDERS),)
-    device.launch(function, grid, ADDERS, parts, columns, rows, *addresses, *rest)
-
-
-@functools.cache
-def moments_kernel(dtype: str, moving: bool) -> Any:
-    zero, narrow = np.float64(0), np.dtype(dtype).type
-
-    @kernel(ADDERS)
-    def add_parts_of_moments(
-        parts, columns, rows, sums, x, mean, var, running_mean, running_var,
-        momentum, rest, epsilon, unit,
-    ):  # fmt: skip
-        column = cuda.blockIdx.x * ADDERS + cuda.threadIdx.x
-        if column >= columns:
-            return
-        memory = pointer(sums, zero)
-        one, two = zero, zero
-        for part in range(parts):
-            one += memory[(2 * part) * columns + column]
-            two += memory[(2 * part + 1) * columns + column]
-        # var = <d^2> - <d>^2 for d = x - x_0; rounding must not push it below 0
-        one /= rows
-        two = two / rows - one * one
-        if two < zero:
-            two = zero
-        one += np.float64(pointer(x, unit)[column])
-        mu, v = narrow(one), narrow(two)
-        pointer(mean, unit)[column] = mu
-        if moving:
-            means, variances = pointer(running_mean, unit), pointer(running_var, unit)
-            means[column] = momentum * means[column] + rest * mu
-            variances[column] = momentum * variances[column] + rest * v
-            v = unit / math.sqrt(v + epsilon)
-        pointer(var, unit)[column] = v
-
-    return add_parts_of_moments
-
-
-@functools.cache
-def sums_of_parts_kernel(dtype: str) -> Any:
-    zero, narrow = np.float64(0), np.dtype(dtype).type
-
-    @kernel(ADDERS)
-    def add_parts_of_columns(
-        parts, columns, rows, sums, first, second, first_total, second_total, has_totals, like
-    ):
-        column = cuda.blockIdx.x * ADDERS + cuda.threadIdx.x
-        if column >= columns:
-            return
-        memory = pointer(sums, zero)
-        one, two = zero, zero
-        for part in range(parts):
-            one += memory[(2 * part) * columns + column]
-            two += memory[(2 * part + 1) * columns + column]
-        pointer(first, like)[column] = narrow(one)
-        pointer(second, like)[column] = narrow(two)
-        if has_totals[0] != 0:
-            pointer(first_total, like)[column] += narrow(one)
-        if has_totals[1] != 0:
-            pointer(second_total, like)[column] += narrow(two)
-
-    return add_parts_of_columns
 
 
 # --- rows: layer normalization --------------------------------------------------------------------

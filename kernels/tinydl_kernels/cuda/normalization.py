@@ -31,15 +31,14 @@ def column_moments(x: Any) -> tuple[Any, Any]:
         raise ValueError("column_moments: x has no rows, so its mean is not defined")
     x = plain(x)
     mean, var = (device.namespace().empty((x.shape[1],), x.dtype) for _ in range(2))
-    sums = columns.column_sums(columns.MOMENTS, (x, x, x, x), x.dtype.type(0))
-    columns.finish_moments(sums, len(x), x, mean, var)
+    columns.column_moments(x, mean, var)
     return mean, var
 
 
 def batch_moments(
     x: Any, running_mean: Any, running_var: Any, momentum: float, epsilon: float
 ) -> tuple[Any, Any]:
-    """See `reference.batch_moments`. Two kernels."""
+    """See `reference.batch_moments`. One kernel."""
     name, t = "batch_moments", x.dtype.type
     check_floats(name, x=x)
     if len(x) == 0:
@@ -48,9 +47,8 @@ def batch_moments(
     check_flat(name, running_mean=running_mean, running_var=running_var)
     x = plain(x)
     mean, inv_std = (device.namespace().empty((x.shape[1],), x.dtype) for _ in range(2))
-    sums = columns.column_sums(columns.MOMENTS, (x, x, x, x), t(0))
     factors = t(momentum), t(1 - momentum), t(epsilon), t(1)
-    columns.finish_batch_moments(sums, len(x), x, mean, inv_std, tuple(running), *factors)
+    columns.batch_moments(x, mean, inv_std, tuple(running), factors)
     return mean, inv_std
 
 
@@ -136,8 +134,7 @@ def _grad_sums(
     if len(x) == 0:
         return xp.zeros((x.shape[1],), x.dtype), xp.zeros((x.shape[1],), x.dtype)
     dgamma, dbeta = (xp.empty((x.shape[1],), x.dtype) for _ in range(2))
-    sums = columns.column_sums(kind, (x, grad, *moments), x.dtype.type(0))
-    columns.finish_sums(sums, dgamma, dbeta, totals)
+    columns.grad_sums(kind, x, grad, moments, dgamma, dbeta, totals)
     return dgamma, dbeta
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.kernels.cuda.training_cases import cases
 from tinydl_kernels import cuda, reference
 from tinydl_kernels._table import MODULES
+from tinydl_kernels.cuda import arrivals
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-11}
 CASES = [
@@ -49,6 +50,14 @@ def compare(result, expected, dtype):
         np.testing.assert_allclose(result, expected, rtol=TOLERANCE[dtype])
     else:
         assert result == expected
+
+
+def test_the_last_block_that_sums_columns_leaves_all_ready_for_the_next():
+    x = np.random.default_rng(0).standard_normal((1100, 40))  # 3 parts of 2 groups of columns
+    first = cuda.column_moments(x)
+    assert not arrivals.counters(2).any()
+    np.testing.assert_array_equal(cuda.column_moments(x), first)
+    np.testing.assert_allclose(first, (x.mean(axis=0), x.var(axis=0)), rtol=1e-12, atol=1e-14)
 
 
 def test_labels_outside_the_classes_give_nan():

@@ -38,6 +38,20 @@ def test_assembled(name, dtype):
         assert ".f64" not in ptx, "a constant of Python's makes float32 kernels compute in float64"
 
 
+def test_a_block_counts_itself_after_its_part_is_written_and_before_others_are_read():
+    x, vectors = on_device(np.zeros((600, 40), np.float32)), np.zeros((2, 40), np.float32)
+    ptx = assemble(lambda: cuda.batch_moments(x, *map(on_device, vectors), 0.9, 1e-3))
+    written, barrier, counted, again, read = (
+        ptx.rindex("st.global.f64"),
+        ptx.index("bar.sync", ptx.rindex("st.global.f64")),
+        ptx.index("fence.acq_rel.gpu; atom.inc.u32"),
+        ptx.index("bar.sync", ptx.index("atom.inc.u32")),
+        ptx.index("ld.global.f64"),
+    )
+    assert written < barrier < counted < again < read
+    assert "ld.global.nc" not in ptx
+
+
 # Sums over many elements.
 IN_FLOAT64 = (
     "column_moments", "batch_moments", "batch_norm_grad_sums", "layer_norm", "layer_norm_grad", "squared_norm",

@@ -86,6 +86,7 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
     library = SimpleNamespace(
         empty=lambda shape, dtype: np.empty(shape, dtype).view(OnDevice),
         ones=lambda shape, dtype: np.ones(shape, dtype).view(OnDevice),
+        cuda=SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0)),
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "launch", launch)
