@@ -10,13 +10,15 @@ there. Medians. What fits into the L2 cache is read from there, by all contender
 from __future__ import annotations
 
 import contextlib
+import functools
 import statistics
 import sys
+import unittest.mock
 from collections.abc import Callable
 from typing import Any
 
 SQUARES = [(n, n, n) for n in (512, 1024, 2048, 4096, 8192)]
-LADDER_SIZE = 2048
+LADDER_SIZE, TENSOR_CORE_SIZE = 2048, 4096
 # (M, K, N): dense layers and their gradients, attention, the convolutions of a small network as products
 LAYERS = [
     (128, 784, 512), (784, 128, 512), (256, 4096, 1024), (4096, 256, 1024), (16384, 64, 256),
@@ -136,17 +138,42 @@ def matrices(cupy: Any, m: int, k: int, n: int) -> tuple[Any, Any, Any]:
 
 
 def ladder_speeds(cupy: Any, torch: Any) -> list[dict[str, Any]]:
+    """All rungs, then those on tensor cores for products that are large enough for them."""
     from tinydl_kernels.cuda import ladder
 
-    n = LADDER_SIZE
-    a, b, c = matrices(cupy, n, n, n)
-    calls: dict[str, Callable[[], Any]] = {"cublas": cublas(cupy, torch, a, b, c)}
-    for rung in (*ladder.RUNGS, *ladder.TENSOR_CORES):
-        if rung.runs_here():
-            calls[rung.name] = lambda rung=rung: rung(a, b)
-    case = {"shape": (n, n, n), "contenders": race(cupy, calls, 2.0 * n**3)}
-    report(case)
-    return [case]
+    found = []
+    for n, rungs in (
+        (LADDER_SIZE, (*ladder.RUNGS, *ladder.TENSOR_CORES)),
+        (TENSOR_CORE_SIZE, ladder.TENSOR_CORES),
+    ):
+        a, b, c = matrices(cupy, n, n, n)
+        calls = {"cublas": cublas(cupy, torch, a, b, c)}
+        calls |= {} if torch is None else tensor_core_peers(torch, cupy, a, b)
+        for rung in filter(ladder.Rung.runs_here, rungs):
+            calls[rung.name] = functools.partial(rung, a, b)
+            if rung.compute:
+                calls[f"{rung.name}, packed before"] = packed_before(rung, a, b)
+        found.append({"shape": (n, n, n), "contenders": race(cupy, calls, 2.0 * n**3)})
+        report(found[-1])
+    return found
+
+
+def packed_before(rung: Any, a: Any, b: Any) -> Callable[[], Any]:
+    """A call of a rung that packs its factors first, without the time for that."""
+    from tinydl_kernels.cuda import warpgroups
+
+    pack, packed = warpgroups.pack, {}
+
+    def pack_once(x: Any, *how: Any) -> Any:
+        if id(x) not in packed:
+            packed[id(x)] = pack(x, *how)
+        return packed[id(x)]
+
+    def call() -> Any:
+        with unittest.mock.patch.object(warpgroups, "pack", pack_once):
+            return rung(a, b)
+
+    return call
 
 
 def matmul_speeds(cupy: Any, torch: Any) -> list[dict[str, Any]]:

@@ -269,3 +269,17 @@ def test_the_check_for_gpus(monkeypatch):
     products.planned.cache_clear()
     assert gpu_right.check_packed_product(np, rng, cases[0]) == np.inf
     products.planned.cache_clear()
+
+
+def test_packing_can_be_left_out_of_a_measurement(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    import gpu_speeds
+
+    rung, (a, b) = ladder.TENSOR_CORES[3], np.random.default_rng(0).standard_normal((2, 9, 9))
+    monkeypatch.setattr(rung, "tile", SMALL_TILES[0])
+    call = gpu_speeds.packed_before(rung, a.astype("f4"), b.astype("f4"))
+    first = call()
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "packer", None)
+        np.testing.assert_array_equal(call(), first)
+    np.testing.assert_allclose(first, a @ b, atol=0.1)

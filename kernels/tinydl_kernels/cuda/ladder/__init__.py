@@ -14,6 +14,7 @@ threads, registers of a thread.
 """
 
 from .pipelined import BF16, DOUBLE_BUFFERED, TF32, WARP_TILES
+from .rung import Rung
 from .rungs import COALESCED, NAIVE, REGISTER_COLUMN, REGISTER_TILE, SHARED_TILE, VECTORIZED
 from .warpgroups import WGMMA_BF16, WGMMA_TF32
 
@@ -29,4 +30,4 @@ RUNGS = (
 )
 TENSOR_CORES = (TF32, BF16, WGMMA_TF32, WGMMA_BF16)
 
-__all__ = ["RUNGS", "TENSOR_CORES"]
+__all__ = ["RUNGS", "TENSOR_CORES", "Rung"]
