@@ -72,7 +72,7 @@ class Thread(threading.local):
 
 _thread = Thread()
 _loaded: dict[tuple, Loaded] = {}
-_loading = threading.RLock()
+_loading = threading.Lock()
 
 
 def start(
