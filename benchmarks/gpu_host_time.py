@@ -11,6 +11,7 @@ Counted, in ``fit``, for one step in the middle of an epoch:
     kernels         of ours that would be launched
     CuPy's          calls that launch a kernel of CuPy's (a + b, fill, astype, sum), by name
     allocations     new arrays on the device, from ``empty`` and as results of CuPy's
+    views           of arrays (reshaped, transposed, parts)
     waits           for something that the device has to do first
 
 Measured: microseconds of one step, the fastest of some epochs, in which nothing is computed: processor time of the
@@ -102,6 +103,15 @@ class Device:
             out.fill(0)
             return out
 
+        def view(name: str) -> Callable:
+            make = getattr(cupy.DeviceArray, name)
+
+            def counted(x: Any, *arguments: Any) -> Any:
+                self.counts["views"] += 1
+                return make(x, *arguments)
+
+            return counted
+
         def setitem(x: Any, key: Any, value: Any) -> None:
             self.counts["CuPy setitem"] += 1
 
@@ -111,8 +121,12 @@ class Device:
             (array, "get", get),
             (array, "set", lambda x, host, stream=None: None),
             (array, "__setitem__", setitem),
+            (array, "__getitem__", view("__getitem__")),
+            (array, "reshape", view("reshape")),
+            (array, "transpose", view("transpose")),
         ):
             setattr(where, name, self.timed(function))
+        array.T = property(lambda x: x.transpose())
         cupy.Event.reach = lambda event: None
         clock.time = SimpleNamespace(perf_counter=time.thread_time)
         cupy.COUNTS = self.counts
@@ -232,7 +246,7 @@ def seconds_of_step(device: Device, name: str, profile: Any) -> dict[str, float]
 def show(device: Device, name: str, with_profile: bool) -> None:
     counts = counts_of_step(device, name)
     print(f"{name}, batches of {BATCH}, one step")
-    for part in ("kernels", "CuPy's", "allocations", "waits"):
+    for part in ("kernels", "CuPy's", "allocations", "views", "waits"):
         print(f"    {part:12}{counts[part]:6}")
     for kind in ("kernel", "CuPy"):
         each = [part.split() for part in counts if part.startswith(f"{kind} ")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,7 +72,7 @@ class Loss:
         losses, self.grad = self.weighted(predictions, checked, weight)
         summed = losses.sum(dtype=np.float64)
         self.summed = later(summed) if on_device else summed
-        self.count = int(np.prod(samples)) if keep is None else int(np.count_nonzero(keep))
+        self.count = math.prod(samples) if keep is None else int(np.count_nonzero(keep))
 
     def mean_later(self) -> Callable[[], float]:
         """The mean of what was just started; to ask for it waits until it is there."""

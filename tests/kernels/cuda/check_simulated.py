@@ -212,6 +212,16 @@ def test_stacks_and_vectors(choose, shape_a, shape_b):
         np.testing.assert_allclose(sums, expected_sums, atol=1e-13)
 
 
+def test_more_tiles_and_products_than_a_grid_is_high(choose, monkeypatch):
+    monkeypatch.setattr(products, "MOST_BLOCKS", 3)
+    monkeypatch.setattr(device, "MOST_BLOCKS", 3)  # a launch would be refused
+    choose(SMALL_TILES[0])
+    rng = np.random.default_rng(4)
+    for shape_a, shape_b in (((219, 5), (5, 3)), ((7, 11, 5), (7, 5, 3))):
+        a, b = rng.standard_normal(shape_a), rng.standard_normal(shape_b)
+        np.testing.assert_allclose(linear.matmul(a, b), a @ b, atol=1e-13)
+
+
 def test_out_may_overlap_the_inputs(choose):
     choose(SMALL_TILES[0])
     memory = np.random.default_rng(2).standard_normal((9, 20))
