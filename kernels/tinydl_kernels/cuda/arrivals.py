@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from . import device
 from .device import SIMULATED, types
-from .instructions import I32, _assembly, twin
+from .instructions import I32, assembly, twin
 
 _lock = threading.Lock()
 
@@ -39,7 +39,7 @@ def arrive(typingctx, counters, place, others):
         address = builder.ptrtoint(builder.gep(memory, [index]), ir.IntType(64))
         count = builder.trunc(most, I32) if most.type.width > 32 else most
         text = "fence.acq_rel.gpu; atom.inc.u32 $0, [$1], $2; fence.acq_rel.gpu;"
-        return _assembly(builder, text, I32, "=r,l,r,~{memory}", [address, count], True)
+        return assembly(builder, text, I32, "=r,l,r,~{memory}", [address, count], True)
 
     return types.int32(counters, place, others), write
 

@@ -23,19 +23,19 @@ from __future__ import annotations
 from llvmlite import ir
 
 from .device import types
-from .instructions import I32, SHARED_SPACE, _assembly, _element, _narrow, twin
+from .instructions import I32, SHARED_SPACE, assembly, element_of, narrow, twin
 from .simulated import Arrivals
 
 
 def _shared_address(context, builder, kind, array, index):
     """The address in shared memory of an array's element, 32 bits."""
-    target = _element(context, builder, kind, array, index)
+    target = element_of(context, builder, kind, array, index)
     target = builder.addrspacecast(target, ir.PointerType(target.type.pointee, SHARED_SPACE))
     return builder.ptrtoint(target, I32)
 
 
 def _effect(builder, text: str, constraints: str, arguments: list) -> None:
-    _assembly(
+    assembly(
         builder, text, ir.VoidType(), f"{constraints},~{{memory}}".lstrip(","), arguments, True
     )
 
@@ -71,7 +71,7 @@ def expect(typingctx, barriers, place, size):
     def write(context, builder, signature, arguments):
         barrier = _shared_address(context, builder, barriers, *arguments[:2])
         text = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;"
-        _effect(builder, text, "r,r", [barrier, _narrow(builder, arguments[2])])
+        _effect(builder, text, "r,r", [barrier, narrow(builder, arguments[2])])
         return context.get_dummy_value()
 
     return types.void(barriers, types.int64, types.int64), write
@@ -89,7 +89,7 @@ def copy(typingctx, shared, place, source, index, count, barriers, barrier):
         target = _shared_address(context, builder, shared, *arguments[:2])
         memory = builder.gep(arguments[2], [arguments[3]])
         width = I32(source.dtype.bitwidth // 8)
-        size = builder.mul(_narrow(builder, arguments[4]), width)
+        size = builder.mul(narrow(builder, arguments[4]), width)
         where = _shared_address(context, builder, barriers, *arguments[5:])
         text = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];"
         _effect(builder, text, "r,l,r,r", [target, memory, size, where])
@@ -110,7 +110,7 @@ def wait(typingctx, barriers, place, parity):
             "{ .reg .pred ended; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 ended, [$0], $1;"
         )
         text += " @!ended bra AGAIN; }"
-        _effect(builder, text, "r,r", [barrier, _narrow(builder, arguments[2])])
+        _effect(builder, text, "r,r", [barrier, narrow(builder, arguments[2])])
         return context.get_dummy_value()
 
     return types.void(barriers, types.int64, types.int64), write

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .device import VECTOR_BYTES, device_function
-from .instructions import load, load4, pack_bf16, to_tf32
+from .instructions import load, load4
+from .mma import pack_bf16, to_tf32
 from .registers import Operations, mma_tile
 from .tiles import Tile
 

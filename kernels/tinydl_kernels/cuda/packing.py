@@ -22,7 +22,8 @@ import numpy as np
 
 from . import device
 from .device import ALIGNED, cuda, device_function, kernel
-from .instructions import float_of_bits, load, pack_bf16, pointer, store4, to_tf32
+from .instructions import float_of_bits, load, pointer, store4
+from .mma import pack_bf16, to_tf32
 
 WORDS = 32  # of 4 bytes, in a row of a stage
 NUMBERS_IN_A_WORD = {"tf32": 1, "bf16": 2}

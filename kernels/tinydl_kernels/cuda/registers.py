@@ -3,7 +3,7 @@
 A register has no address: an array made by `cuda.local.array` becomes registers only if each index is a
 constant once the compiler is done. It unrolls short loops, but leaves those with long bodies as they
 are, and then the whole array goes to memory, hundreds of times slower. So the operations on large
-arrays are written out here, element by element, by Python functions that write LLVM IR (`_Registers`);
+arrays are written out here, element by element, by Python functions that write LLVM IR (`Registers`);
 their twins for the simulator are the loops that they stand for.
 """
 
@@ -14,10 +14,11 @@ from typing import Any
 from llvmlite import ir
 
 from .device import types
-from .instructions import I32, MMA, mma_bf16, mma_tf32, twin
+from .instructions import I32, twin
+from .mma import MMA, mma_bf16, mma_tf32
 
 
-class _Registers:
+class Registers:
     """A local array of known shape, while IR is written."""
 
     def __init__(self, context: Any, builder: Any, kind: Any, value: Any, columns: int = 1) -> None:
@@ -52,7 +53,7 @@ class Operations:
             for j in range(columns - run):
                 sums[0, j] = sums[0, j + run]
 
-        def write_shift_columns(sums: _Registers) -> None:
+        def write_shift_columns(sums: Registers) -> None:
             for j in range(columns - run):
                 sums.put(sums.get(0, j + run), 0, j)
 
@@ -61,8 +62,8 @@ class Operations:
         @twin(_add_outer_product)
         def add_outer_product(typingctx, sums, a, b):
             def write(context, builder, signature, arguments):
-                c = _Registers(context, builder, sums, arguments[0], columns)
-                x, y = (_Registers(context, builder, kind, value)
+                c = Registers(context, builder, sums, arguments[0], columns)
+                x, y = (Registers(context, builder, kind, value)
                         for kind, value in zip((a, b), arguments[1:], strict=True))  # fmt: skip
                 for i in range(rows):
                     for j in range(columns):
@@ -80,20 +81,20 @@ class Operations:
         @twin(python)
         def operation(typingctx, sums):
             def write(context, builder, signature, arguments):
-                write_it(_Registers(context, builder, sums, arguments[0], columns))
+                write_it(Registers(context, builder, sums, arguments[0], columns))
                 return context.get_dummy_value()
 
             return types.void(sums), write
 
         return operation
 
-    def _write_clear(self, sums: _Registers) -> None:
+    def _write_clear(self, sums: Registers) -> None:
         zero = ir.Constant(sums.get(0).type, 0)
         for i in range(self._shape[0]):
             for j in range(self._shape[1]):
                 sums.put(zero, i, j)
 
-    def _write_shift_rows(self, sums: _Registers) -> None:
+    def _write_shift_rows(self, sums: Registers) -> None:
         for i in range(self._shape[0] - 1):
             for j in range(self._shape[1]):
                 sums.put(sums.get(i + 1, j), i, j)
@@ -129,9 +130,9 @@ def mma_tile(blocks_m: int, blocks_n: int, precision: str) -> Any:
     @twin(python)
     def mma(typingctx, sums, a_part, b_part):
         def write(context, builder, signature, arguments):
-            c = _Registers(context, builder, sums, arguments[0], 2 * blocks_n)
-            a = _Registers(context, builder, a_part, arguments[1])
-            b = _Registers(context, builder, b_part, arguments[2])
+            c = Registers(context, builder, sums, arguments[0], 2 * blocks_n)
+            a = Registers(context, builder, a_part, arguments[1])
+            b = Registers(context, builder, b_part, arguments[2])
             for i in range(blocks_m):
                 for j in range(blocks_n):
                     places = [(2 * i + x, 2 * j + y) for x in (0, 1) for y in (0, 1)]

@@ -32,8 +32,8 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from .device import types
-from .instructions import F32, I32, SHARED_SPACE, _assembly, _element, twin
-from .registers import _Registers
+from .instructions import F32, I32, SHARED_SPACE, assembly, element_of, twin
+from .registers import Registers
 from .simulated import Wgmma
 
 I64 = ir.IntType(64)
@@ -68,7 +68,7 @@ def descriptor(typingctx, shared, place, leading, stride):
     """
 
     def write(context, builder, signature, arguments):
-        target = _element(context, builder, shared, *arguments[:2])
+        target = element_of(context, builder, shared, *arguments[:2])
         target = builder.addrspacecast(target, ir.PointerType(target.type.pointee, SHARED_SPACE))
         start = builder.zext(builder.ptrtoint(target, I32), I64)
         start = builder.lshr(builder.and_(start, I64(FIELD)), I64(4))
@@ -87,7 +87,7 @@ def _statement(text: str, python: Any) -> Any:
     @twin(python)
     def instruction(typingctx):
         def write(context, builder, signature, arguments):
-            _assembly(builder, text, ir.VoidType(), "~{memory}", [], True)
+            assembly(builder, text, ir.VoidType(), "~{memory}", [], True, together=True)
             return context.get_dummy_value()
 
         return types.void(), write
@@ -134,13 +134,15 @@ def instructions(n: int, precision: str) -> Instructions:
 
     def through(context, builder, sums, arguments, text) -> None:
         """Write an instruction that reads all sums and writes them to the same registers."""
-        c = _Registers(context, builder, sums, arguments[0])
+        c = Registers(context, builder, sums, arguments[0])
         others = arguments[1:]
         tied = [str(i) for i in range(count)]
         constraints = ",".join(["=f"] * count + tied + ["l"] * len(others) + ["~{memory}"])
         result = ir.LiteralStructType([F32] * count)
         values = [c.get(i) for i in range(count)]
-        found = _assembly(builder, text, result, constraints, [*values, *others], True)
+        found = assembly(
+            builder, text, result, constraints, [*values, *others], True, together=True
+        )
         for i in range(count):
             c.put(builder.extract_value(found, i), i)
 
@@ -173,13 +175,13 @@ def instructions(n: int, precision: str) -> Instructions:
     @twin(_store)
     def store(typingctx, sums, shared, place, pitch):
         def write(context, builder, signature, arguments):
-            c = _Registers(context, builder, sums, arguments[0])
+            c = Registers(context, builder, sums, arguments[0])
             base, pitch = arguments[2:]
             pair = ir.VectorType(F32, 2)
             for i in range(2):
                 row = builder.add(base, builder.mul(pitch, I64(8 * i)))
                 for j in range(n // 8):
-                    target = _element(
+                    target = element_of(
                         context, builder, shared, arguments[1], builder.add(row, I64(8 * j))
                     )
                     target = builder.bitcast(target, pair.as_pointer())

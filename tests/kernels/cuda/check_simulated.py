@@ -17,6 +17,7 @@ from tinydl_kernels.cuda import (
     instructions,
     ladder,
     linear,
+    mma,
     operands,
     products,
     tiles,
@@ -161,21 +162,16 @@ def test_integers_of_32_bits():
 def test_rounding_for_tensor_cores():
     """To nearest, by half of what the tensor cores cut off; what is no number stays none."""
     x = np.random.default_rng(0).standard_normal(1000).astype("f4")
-    rounded = np.array([instructions.to_tf32(value) for value in x]).view(np.uint32) & 0xFFFFE000
+    rounded = np.array([mma.to_tf32(value) for value in x]).view(np.uint32) & 0xFFFFE000
     error = abs(rounded.view("f4") - x)
     assert (error <= 2.0**-11 * 2.0 ** np.floor(np.log2(abs(x)))).all()
     for bits in (0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000):
-        assert np.isnan(instructions.to_tf32(np.uint32(bits).view(np.float32)))
+        assert np.isnan(mma.to_tf32(np.uint32(bits).view(np.float32)))
     for infinity in (np.float32(np.inf), np.float32(-np.inf)):
-        assert instructions.to_tf32(infinity) == infinity  # to the last bit, should all be read
-    packed = int(
-        instructions.pack_bf16(np.float32(1 + 2**-7), np.float32(1 + 2**-8)).view(np.uint32)
-    )
+        assert mma.to_tf32(infinity) == infinity  # to the last bit, should all be read
+    packed = int(mma.pack_bf16(np.float32(1 + 2**-7), np.float32(1 + 2**-8)).view(np.uint32))
     assert packed == 0x3F80 << 16 | 0x3F81  # a tie goes to the even one
-    assert (
-        int(instructions.pack_bf16(np.float32(np.nan), np.float32(-2)).view(np.uint32))
-        == 0xC0007FFF
-    )
+    assert int(mma.pack_bf16(np.float32(np.nan), np.float32(-2)).view(np.uint32)) == 0xC0007FFF
 
 
 def test_what_is_not_finite_goes_through(choose):
