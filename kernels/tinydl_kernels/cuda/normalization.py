@@ -20,7 +20,7 @@ from .arrays import (
 from .device import cuda, kernel
 from .instructions import pointer
 from .operands import divisor
-from .passes import THREADS, check_alike, check_flat, divide, each
+from .passes import THREADS, check_alike, check_flat, check_pieces, divide, each
 from .rows import launch_rows
 
 
@@ -43,12 +43,13 @@ def batch_moments(
     check_floats(name, x=x)
     if len(x) == 0:
         raise ValueError(f"{name}: x has no rows, so its mean is not defined")
-    running = _vectors(name, x, running_mean=running_mean, running_var=running_var)
-    check_flat(name, running_mean=running_mean, running_var=running_var)
+    running = {"running_mean": running_mean, "running_var": running_var}
+    _vectors(name, x, **running)
+    check_pieces(name, running)
     x = plain(x)
     mean, inv_std = (device.namespace().empty((x.shape[1],), x.dtype) for _ in range(2))
     factors = t(momentum), t(1 - momentum), t(epsilon), t(1)
-    columns.batch_moments(x, mean, inv_std, tuple(running), factors)
+    columns.batch_moments(x, mean, inv_std, (running_mean, running_var), factors)
     return mean, inv_std
 
 
@@ -122,7 +123,7 @@ def batch_norm_grad_sums(
     given = {label: total for label, total in totals.items() if total is not None}
     if given:
         check_vectors(name, x, x.shape[1], given)
-        check_flat(name, **given)
+        check_pieces(name, given)
     return _grad_sums(columns.CHANNEL, grad, x, moments, (gamma_grad, beta_grad))
 
 

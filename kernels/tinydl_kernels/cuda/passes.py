@@ -43,7 +43,15 @@ def check_flat(where: str, **vectors: Any) -> None:
     check_floats(where, **vectors)
     first = next(iter(vectors.values()))
     check_vectors(where, first, first.size, vectors)
-    for name, x in vectors.items():
+    check_pieces(where, vectors)
+
+
+def check_pieces(where: str, arrays: dict[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: an array with gaps, where a kernel changes it in place.
+    """
+    for name, x in arrays.items():
         if not x.flags.c_contiguous:
             raise ValueError(f"{where}: {name} must lie in one piece")
 

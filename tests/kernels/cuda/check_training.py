@@ -60,6 +60,20 @@ def test_the_last_block_that_sums_columns_leaves_all_ready_for_the_next():
     np.testing.assert_allclose(first, (x.mean(axis=0), x.var(axis=0)), rtol=1e-12, atol=1e-14)
 
 
+def test_what_batch_normalization_changes_in_place_must_fit():
+    x, vector = np.ones((4, 3)), np.ones(3)
+    wide = np.ones(6)[::2]
+    with pytest.raises(ValueError, match="batch_moments: running_var must lie in one piece"):
+        cuda.batch_moments(x, vector, wide, 0.9, 1e-3)
+    with pytest.raises(ValueError, match=r"running_mean must have shape \(3,\), got \(4,\)"):
+        cuda.batch_moments(x, np.ones(4), vector, 0.9, 1e-3)
+    sums = (x, x, vector, vector)
+    with pytest.raises(ValueError, match="batch_norm_grad_sums: gamma_grad must lie in one piece"):
+        cuda.batch_norm_grad_sums(*sums, wide)
+    with pytest.raises(TypeError, match="beta_grad must be an array of float64, not float32"):
+        cuda.batch_norm_grad_sums(*sums, beta_grad=np.ones(3, np.float32))
+
+
 def test_labels_outside_the_classes_give_nan():
     """An error would have to wait for the device; the loop refuses a loss that is NaN."""
     logits = np.zeros((3, 4), np.float32)
