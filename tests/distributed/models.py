@@ -96,7 +96,14 @@ def frozen(seed: int = 0):
     return model, x, y
 
 
-MODELS = {f.__name__: f for f in (mlp, cnn, synchronized, recurrent, shared, frozen)}
+def nothing_to_train(seed: int = 0):
+    """No parameters: a pipeline that is tried out before its first layer is written."""
+    return tl.Sequential([L.Flatten()], seed=seed, dtype="float64"), rows(4), classes()
+
+
+MODELS = {
+    f.__name__: f for f in (mlp, cnn, synchronized, recurrent, shared, frozen, nothing_to_train)
+}
 ALONE = {"synchronized": whole_batch_norm}  # the same in one process
 
 
@@ -124,7 +131,7 @@ def train(name: str, strategy: Any, *, seed: int = 0, optimizer: Any = None, **a
 
 def weights(model: Any) -> np.ndarray:
     """All parameters and states in one array."""
-    return np.concatenate([array.ravel() for array in model.get_weights()])
+    return np.concatenate([np.zeros(0), *(array.ravel() for array in model.get_weights())])
 
 
 def digest(model: Any) -> str:

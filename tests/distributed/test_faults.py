@@ -2,8 +2,10 @@
 
 import os
 import signal
+import time
 
 from tests.distributed.jobs import PROGRAMS, each_mpi, finish, one_mpi, run, start, weights
+from tinydl.training.interrupt import InterruptGuard
 
 ENDING = PROGRAMS / "ending.py"
 
@@ -162,3 +164,22 @@ def rank_of(job, rank):
         ):
             return int(pid)
     raise AssertionError(f"there is no process of rank {rank}")
+
+
+def test_a_worker_forked_during_training_is_ended_by_sigterm():
+    """As multiprocessing ends its pools. To training itself it is a request, which a worker would not answer."""
+    guard, (reading, writing) = InterruptGuard(), os.pipe()
+    with guard:
+        worker = os.fork()
+        while worker == 0:
+            os.write(writing, b"here")  # before, Python forgets signals of the process that it was
+            signal.pause()
+        os.read(reading, 4)
+        os.kill(worker, signal.SIGTERM)
+        until = time.monotonic() + 20
+        while (ended := os.waitpid(worker, os.WNOHANG)) == (0, 0) and time.monotonic() < until:
+            time.sleep(0.01)
+    if ended == (0, 0):
+        os.kill(worker, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(ended[1]) == -signal.SIGTERM
+    assert not guard.requested

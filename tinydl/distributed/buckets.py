@@ -21,7 +21,7 @@ def stretches(store: ParameterStore) -> list[slice]:
     """The parts of the buffers that hold trainable parameters, each as long as possible."""
     found: list[slice] = []
     ends = [*(s.start for s in store.segments[1:]), store.grads.size]
-    for segment, end in zip(store.segments, ends, strict=True):
+    for segment, end in zip(store.segments, ends, strict=False):  # a model may have none
         if not segment.parameter.trainable:
             continue
         if found and found[-1].stop == segment.start:

@@ -17,11 +17,13 @@ class InterruptGuard:
     """While entered, Ctrl-C (SIGINT), SIGTERM or SIGUSR1 sets ``requested``; a second Ctrl-C raises KeyboardInterrupt.
 
     Python lets only the main thread handle signals: in another thread this changes nothing, and signals go where
-    they went before. So they do where the program has a handler of its own.
+    they went before. So they do where the program has a handler of its own, and in processes that are forked meanwhile
+    (a pool of workers is ended by SIGTERM).
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._process = os.getpid()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> InterruptGuard:
@@ -47,6 +49,9 @@ class InterruptGuard:
 
     def _on_request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        if os.getpid() != self._process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def _on_ctrl_c(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
