@@ -110,9 +110,7 @@ def _writer(operation: str) -> Callable:
         d, c = "{$0, $1, $2, $3}", "{$4, $5, $6, $7}"
         text = f"{operation} {d}, {{$8, $9, $10, $11}}, {{$12, $13}}, {c};"
         constraints = ",".join(["=f"] * 4 + ["f"] * 4 + ["r"] * 6)
-        operands = [*sums, *operands]
-        # As if it had side effects: in the order in which they are written, they need fewest registers.
-        found = assembly(builder, text, results, constraints, operands, True, together=True)
+        found = assembly(builder, text, results, constraints, [*sums, *operands], together=True)
         return [builder.extract_value(found, i) for i in range(4)]
 
     return write
