@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+SIZES = [(257, 129, 131), (64, 1000, 48), (5, 3, 7)]  # (M, K, N): no multiples of a tile
 # Largest ||result - expected|| / ||expected||.
 LIMITS = {"float32": 1e-5, "float64": 1e-13, "tf32": 1e-3, "bf16": 1e-2}
 
@@ -73,12 +74,11 @@ def check_product(xp: Any, rng: Any, case: dict[str, Any]) -> float:
 
 
 def packed_products_to_check(sizes: list[tuple[int, int, int]]) -> Iterator[dict[str, Any]]:
-    """What large products are computed with on Hopper, for sizes at which it would not be chosen: none of them
-    fills its tiles, and the last takes several stages of several tiles."""
+    """What large products are computed with on Hopper, for sizes at which it would not be chosen."""
     from tinydl_kernels.cuda import device, tiles, warpgroups
 
     if device.capability() == warpgroups.COMPUTE:
-        for case in products_to_check([*sizes, (300, 1100, 520)]):
+        for case in products_to_check(sizes):
             for name, parts in itertools.product(tiles.WARPGROUP_TILES, (1, 3)):
                 if case["precision"]:
                     yield {**case, "tile": name, "parts": parts}
@@ -138,36 +138,37 @@ def check_rung(xp: Any, rng: Any, case: dict[str, Any]) -> float:
     return relative_error(case["rung"](a, b), a.astype("f8") @ b.astype("f8"))
 
 
-def right(xp: Any, sizes: list[tuple[int, int, int]], seed: int) -> list[dict[str, Any]]:
-    """All checks: what was computed, its error, the limit and whether it holds."""
+def rungs_to_check() -> Iterator[dict[str, Any]]:
     from tinydl_kernels.cuda import ladder
 
-    rungs = [
-        {"rung": rung, "dtype": dtype, "precision": rung.reduced, "shape": shape}
-        for rung in (*ladder.RUNGS, *ladder.TENSOR_CORES)
-        if rung.runs_here()
-        for dtype in ("float32", "float64")[: 1 if rung.reduced else 2]
-        for shape in sizes
-    ]
-    groups = (
-        ("matmul", check_product, list(products_to_check(sizes))),
-        ("matmul by warpgroups", check_packed_product, list(packed_products_to_check(sizes))),
-        ("conv2d", check_convolution, list(convolutions_to_check())),
-        ("ladder", check_rung, rungs),
-    )
+    for rung in filter(ladder.Rung.runs_here, (*ladder.RUNGS, *ladder.TENSOR_CORES)):
+        for dtype in ("float32", "float64")[: 1 if rung.reduced else 2]:
+            for shape in SIZES:
+                yield {"rung": rung, "dtype": dtype, "precision": rung.reduced, "shape": shape}
+
+
+CHECKS: dict[str, tuple[Callable[..., float], Callable[[], Iterator[dict[str, Any]]]]] = {
+    "matmul": (check_product, lambda: products_to_check(SIZES)),
+    "matmul by warpgroups": (
+        check_packed_product,  # the last: several stages of several tiles
+        lambda: packed_products_to_check([*SIZES, (300, 1100, 520)]),
+    ),
+    "conv2d": (check_convolution, convolutions_to_check),
+    "ladder": (check_rung, rungs_to_check),
+}
+
+
+def right(xp: Any, operation: str, seed: int) -> list[dict[str, Any]]:
+    """All checks of an operation: what was computed, its error, the limit and whether it holds."""
+    check, cases = CHECKS[operation]
     rng, found = np.random.default_rng(seed), []
-    for operation, check, cases in groups:
-        for case in cases:
-            error = check(xp, rng, case)
-            limit = LIMITS[case.get("precision") or case["dtype"]]
-            named = {key: getattr(value, "name", value) for key, value in case.items()}
-            found.append(
-                {
-                    "operation": operation,
-                    **named,
-                    "error": error,
-                    "limit": limit,
-                    "right": error <= limit,
-                }
-            )
+    for case in cases():
+        error = check(xp, rng, case)
+        limit = LIMITS[case.get("precision") or case["dtype"]]
+        named = {key: getattr(value, "name", value) for key, value in case.items()}
+        verdict = {"error": error, "limit": limit, "right": error <= limit}
+        found.append({"operation": operation, **named, **verdict})
+        if error > limit:
+            print(f"  WRONG {found[-1]}")
+    print(f"{operation}: {sum(case['right'] for case in found)} of {len(found)} right")
     return found
