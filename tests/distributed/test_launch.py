@@ -223,13 +223,15 @@ def test_a_signal_asks_the_ranks_to_stop_and_prevents_a_restart(mpiexec, tmp_pat
 
 
 def test_left_over_shared_memory_is_removed_but_not_that_of_others(tmp_path, monkeypatch):
+    """One rank is still ending when its files are looked for the first time; another job's goes on."""
     monkeypatch.setattr(left_over, "FOLDER", tmp_path)
-    mapped = tmp_path / "mpich_shm_mapped"
-    monkeypatch.setattr(left_over, "mapped_files", lambda: {mapped})
+    mapped, ending = tmp_path / "mpich_shm_mapped", tmp_path / "sm_segment.ending"
+    looks = iter([{mapped, ending}])
+    monkeypatch.setattr(left_over, "mapped_files", lambda: next(looks, {mapped}))
     (tmp_path / "mpich_shm_before").touch()
     with left_over.SharedMemory() as shared:
-        for name in ("mpich_shm_mapped", "mpich_shm_orphan", "something_else"):
+        for name in ("mpich_shm_mapped", "mpich_shm_orphan", "sm_segment.ending", "something_else"):
             (tmp_path / name).touch()
-        shared.remove()
+        shared.remove(seconds=0.3)
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {"mpich_shm_before", "mpich_shm_mapped", "something_else"}

@@ -1,17 +1,23 @@
 """Shared memory that killed ranks leave behind.
 
-MPICH's ranks on one machine share a file in /dev/shm and remove it when they end in order. Killed ones cannot: a few
-MiB stay behind each time, and in a container /dev/shm often has only 64.
+Ranks on one machine share files in /dev/shm and remove them when they end in order. Killed ones cannot: a few MiB stay
+behind each time, and in a container /dev/shm often has only 64. (Open MPI's launcher removes them in the ranks' place,
+unless it was killed with them.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
-PATTERN = "mpich_shm_*"
+PATTERNS = (
+    "mpich_shm_*",
+    "sm_segment.*",
+    "vader_segment.*",
+)  # MPICH's; Open MPI's since 5.0, and before
 
 
 class SharedMemory:
@@ -24,15 +30,25 @@ class SharedMemory:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def remove(self) -> None:
-        """Delete files that appeared since, are ours, and that no process has mapped any more."""
-        for path in self._files() - self._before - mapped_files():
-            with contextlib.suppress(OSError):
-                if path.stat().st_uid == os.getuid():
-                    path.unlink()
+    def remove(self, seconds: float = 2.0) -> None:
+        """Delete files that appeared since, are ours, and that no process has mapped any more.
+
+        Killed ranks take a moment to end, in which they still have theirs: they are waited for.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            mapped = mapped_files()
+            appeared = self._files() - self._before
+            for path in appeared - mapped:
+                with contextlib.suppress(OSError):
+                    if path.stat().st_uid == os.getuid():
+                        path.unlink()
+            if not appeared & mapped or time.monotonic() > until:
+                return
+            time.sleep(0.1)
 
     def _files(self) -> set[Path]:
-        return set(FOLDER.glob(PATTERN))
+        return {path for pattern in PATTERNS for path in FOLDER.glob(pattern)}
 
 
 def mapped_files() -> set[Path]:
