@@ -59,7 +59,7 @@ class Checkpoint(Callback):
         self.written = None
         self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob(".*.tmp"):  # a process was killed while it wrote
-            left_over.unlink()
+            left_over.unlink(missing_ok=True)
         if resume:
             return newest_checkpoint(self.folder)
         if list_checkpoints(self.folder):
@@ -97,4 +97,4 @@ class Checkpoint(Callback):
             return
         write_checkpoint(checkpoint_path(self.folder, loop.total_steps), loop, state)
         for old in list_checkpoints(self.folder)[: -self.keep] if self.keep else []:
-            old.unlink()
+            old.unlink(missing_ok=True)
