@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import device, warpgroups
-from .device import MOST_BLOCKS, VECTOR_BYTES, cuda, kernel
+from .device import ALIGNED, MOST_BLOCKS, VECTOR_BYTES, cuda, kernel
 from .gemm import Gemm, finisher, gemm
 from .instructions import pointer
 from .operands import FOLDED, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
-from .tiles import Tile, WarpgroupTile, choose
+from .tiles import Tile, WarpgroupTile, adders_of, choose
 
 SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
 COMPILED_IN = ("sigmoid", "tanh")
@@ -309,8 +309,8 @@ def adding(
 ) -> list[Launch]:
     """C = activation(alpha * sum + beta * C + bias), from sums: (stack, parts, M, N). The addresses of sums, C and
     bias are to come."""
-    function = adder(np.dtype(dtype).name, ending.compiled_in)
-    found = []
+    function, together = adder(np.dtype(dtype).name, ending.compiled_in), adders_of(parts)
+    blocks, found = -(-m * n // (ADDERS // together)), []
     for first in range(0, stack, MOST_BLOCKS):
         here = min(MOST_BLOCKS, stack - first)
         after = (
@@ -319,38 +319,53 @@ def adding(
             (
                 int(ending.has_bias),
                 first * bias_step,
-                (m, n, parts),
+                (m, n, parts, together),
                 (c.step, bias_step),
                 *ending.scalars(dtype),
             ),
         )
-        found.append(Launch(function, (-(-m * n // ADDERS), 1, here), ADDERS, after))
+        found.append(Launch(function, (blocks, 1, here), ADDERS, after))
     return found
 
 
 @functools.cache
 def adder(dtype: str, activation: str | None) -> Any:
-    """The kernel that adds up parts: one thread for each element of C, neighbors side by side."""
+    """The kernel that adds up parts. Neighboring threads add up neighboring elements of C. If there are many parts,
+    one after another would take long, in which most threads of a GPU have nothing to do: then several threads
+    take turns at the parts of an element, and what they found is added up in pairs.
+    """
     finish = finisher(activation, np.dtype(dtype).type)
-    zero = np.dtype(dtype).type(0)
+    element_type, zero = np.dtype(dtype), np.dtype(dtype).type(0)
 
     @kernel(ADDERS)
     def add(
         sums, sums_start, c, c_start, c_row, c_column, bias, has_bias, bias_start,
         sizes, steps, alpha, beta, slope,
     ):  # fmt: skip
-        element = cuda.blockIdx.x * ADDERS + cuda.threadIdx.x
-        m, n, parts = sizes
-        if element >= m * n:
-            return
+        shared = cuda.shared.array(ADDERS, element_type, ALIGNED)
+        m, n, parts, together = sizes
+        thread, neighbors = cuda.threadIdx.x, ADDERS // together
+        turn = thread // neighbors
+        element = cuda.blockIdx.x * neighbors + thread - turn * neighbors
         product = cuda.blockIdx.z
-        row = element // n
-        column = element - row * n
         sums_memory, c_memory = pointer(sums, alpha), pointer(c, alpha)
         total = zero
-        start = sums_start + product * parts * m * n + element
-        for part in range(parts):
-            total += sums_memory[start + part * m * n]
+        if element < m * n:
+            start = sums_start + product * parts * m * n + element
+            for part in range(turn, parts, together):
+                total += sums_memory[start + part * m * n]
+        left = together
+        while left > 1:
+            shared[thread] = total
+            cuda.syncthreads()
+            left //= 2
+            if turn < left:
+                total += shared[thread + left * neighbors]
+            cuda.syncthreads()
+        if turn > 0 or element >= m * n:
+            return
+        row = element // n
+        column = element - row * n
         place = c_start + product * steps[0] + row * c_row + column * c_column
         value = alpha * total
         if beta != 0:

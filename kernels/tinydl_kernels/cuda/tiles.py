@@ -106,10 +106,13 @@ MOST_PACKED = 32 * MOST_BLOCKS  # rows, and numbers of a sum: a block packs so m
 STEP_OVERHEAD, LOAD_OVERHEAD = 90, 1
 READING = 16  # multiply-adds in the time in which a number comes from the L2 cache
 ENOUGH_WARPS = 8  # on a multiprocessor, for one to compute while others wait
-MOST_PARTS = 64
+MOST_PARTS = 512
+# Of the kernel that adds parts up: threads that share the parts of an element, and how many each has at least.
+MOST_ADDERS, LEAST_ADDED = 32, 4
 ADDING = (
     40  # what it costs to write and add up one more element, in multiply-adds of one multiprocessor
 )
+ADDED = 2e4  # and to wait for one that is added up: some 600 clocks for four, which are asked for together
 STARTING = 7e5  # and to start the kernel that adds them up: some 3 us
 # The same for products by warpgroups: the tensor cores do this many multiply-adds in the time of one by mma;
 # a number comes from the L2 cache in the time of so many; to begin and to end a tile takes as long as so many
@@ -189,7 +192,13 @@ def suits_images(tile: Tile, precision: str | None) -> bool:
 
 def parts_of(k: int, tile: Tile | WarpgroupTile) -> list[int]:
     """Powers of two that leave every part a few steps."""
-    return [p for p in (1, 2, 4, 8, 16, 32, MOST_PARTS) if p == 1 or k >= 8 * p * tile.depth]
+    powers = (1 << exponent for exponent in range(MOST_PARTS.bit_length()))
+    return [p for p in powers if p == 1 or k >= 8 * p * tile.depth]
+
+
+def adders_of(parts: int) -> int:
+    """How many threads add up the parts of an element: a power of two."""
+    return min(MOST_ADDERS, 1 << (max(1, parts // LEAST_ADDED).bit_length() - 1))
 
 
 def estimate(
@@ -216,7 +225,8 @@ def estimate(
 def adding_up(m: int, n: int, products: int, parts: int, multiprocessors: int) -> float:
     if parts == 1:
         return 0.0
-    return ADDING * m * n * products * (parts + 1) / multiprocessors + STARTING
+    one_by_one = -(-parts // adders_of(parts))
+    return ADDING * m * n * products * (parts + 1) / multiprocessors + ADDED * one_by_one + STARTING
 
 
 def estimate_packed(

@@ -137,6 +137,28 @@ def test_matmul(
     assert around is None or np.isnan(out.base).sum() == around, "written beside the array"
 
 
+@pytest.mark.parametrize("parts, together", [(2, 1), (9, 2), (64, 16), (130, 32), (512, 32)])
+def test_parts_are_added_up_in_a_fixed_order(parts, together):
+    """Threads take turns at the parts, and what they found is added up in pairs: to the last bit."""
+    rng = np.random.default_rng(parts)
+    stack, m, n = 2, 3, 13
+    sums = rng.standard_normal((stack, parts, m, n)).astype(np.float32)
+    out, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((stack, m, n), (n,)))
+    found = [np.zeros((stack, m, n), np.float32) for _ in range(together)]
+    assert tiles.adders_of(parts) == together
+    for part in range(parts):
+        found[part % together] += sums[:, part]
+    while len(found) > 1:
+        half = len(found) // 2
+        found = [found[i] + found[half + i] for i in range(half)]
+    expected = np.float32(2) * found[0] + np.float32(0.5) * out + bias
+    ending = products.Ending(True, 2.0, 0.5)
+    place = products.Result(products.line(n), step=m * n)
+    launches = products.adding(place, "f", m, n, parts, ending, stack)
+    products.start(launches, *map(device.memory, (sums, out, bias)))
+    np.testing.assert_array_equal(out, expected)
+
+
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @few(4)
 @given(sizes, sizes, sizes, st.booleans(), st.booleans())
@@ -364,6 +386,13 @@ def test_every_shape_has_a_tile():
             tile, parts = tiles.choose(dtype, m, n, k, 1, precision)
             assert tile in table.values()
             assert 1 <= parts <= max(1, k // tile.depth)
+
+
+def test_a_long_sum_is_shared_by_all_multiprocessors():
+    """The gradient of a first layer's weight: one tile, and a sum over all positions of all images."""
+    for precision in (None, "tf32"):
+        _, parts = tiles.choose("float32", 27, 16, 131072, 1, precision, images=True)
+        assert parts >= tiles.H200_MULTIPROCESSORS
 
 
 def test_tuning(tmp_path, monkeypatch):
