@@ -46,6 +46,20 @@ def test_activation_equals_its_definition(name, dtype, shape, seed):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_of_a_sum(name):
+    x, plus = np.random.default_rng(0).standard_normal((2, 3, 50)).astype(np.float32)
+    y = cpu.activation(name, x + plus, alpha=0.1)
+    np.testing.assert_array_equal(cpu.activation(name, x, alpha=0.1, plus=plus), y)
+    wide_x, wide_plus = double(x, plus)
+    assert_close(y, reference.activation(name, wide_x, alpha=0.1, plus=wide_plus), 32)
+    for out in (x.copy(), np.zeros((6, 50), np.float32)[::2]):
+        assert cpu.activation(name, x, out, alpha=0.1, plus=plus) is out
+        np.testing.assert_array_equal(out, y)
+    assert cpu.activation(name, x, plus, alpha=0.1, plus=plus) is plus
+    np.testing.assert_array_equal(plus, y)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
 @few(10)
 @given(shape=SHAPES, seed=SEEDS)
 def test_gradients_of_the_definitions(name, shape, seed):
@@ -172,6 +186,12 @@ def test_bad_input_is_named():
         cpu.activation_grad("tanh", x, None, np.zeros((3, 2), np.float32))
     with pytest.raises(ValueError, match="gelu needs x, which is None"):
         cpu.activation_grad("gelu", x, None, x)
+    with pytest.raises(TypeError, match="plus is float64 but x is float32"):
+        cpu.activation("relu", x, plus=x.astype(np.float64))
+    with pytest.raises(ValueError, match=r"plus must have shape \(2, 3\), not \(3,\)"):
+        cpu.activation("relu", x, plus=x[0])
+    with pytest.raises(TypeError, match="out must be an array of float32, not float64"):
+        cpu.activation("relu", x, out=np.zeros((2, 3)), plus=x)
     with pytest.raises(ValueError, match="alpha must be positive"):
         cpu.activation("leaky_relu", x, alpha=0)
     with pytest.raises(TypeError, match="out must be an array of float32, not float64"):

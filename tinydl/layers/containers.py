@@ -111,10 +111,10 @@ class Residual(Layer):
         body, body_mask = run(self.layers, x, training, mask)
         shortcut, shortcut_mask = run(self.shortcut, x, training, mask)
         self.output_mask = all_masks([body_mask, shortcut_mask])
-        s = body + shortcut
-        if self.activation.fused:  # no kernel before this one: it is applied here
-            kernels.activation(self.activation.name, s, out=s, alpha=LEAKY_SLOPE)
-        return self.activation.forward(s)
+        if not self.activation.fused:
+            return self.activation.forward(body + shortcut)
+        y = kernels.activation(self.activation.name, body, alpha=LEAKY_SLOPE, plus=shortcut)
+        return self.activation.forward(y)
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
         ds = self.activation.backward(grad_output)

@@ -128,11 +128,23 @@ def sigmoid(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def activation(
-    name: str, x: np.ndarray, out: np.ndarray | None = None, *, alpha: float = 0.2
+    name: str,
+    x: np.ndarray,
+    out: np.ndarray | None = None,
+    *,
+    alpha: float = 0.2,
+    plus: np.ndarray | None = None,
 ) -> np.ndarray:
-    """y = name(x); `out` may be x itself. See `reference.activation`."""
+    """y = name(x), or name(x + plus); `out` may be x itself. See `reference.activation`."""
     check_floats("activation", x=x)
-    return _find(_FORWARD, name, alpha)("activation", x, (), out, alpha)
+    loops = _find(_FORWARD, name, alpha)
+    if plus is not None:
+        check_floats("activation", x=x, plus=plus)
+        check_shape("activation", "plus", plus, x.shape)
+        if out is not None:
+            check_out("activation", out, x)
+        x = out = np.add(x, plus, out=out)
+    return loops("activation", x, (), out, alpha)
 
 
 def activation_grad(

@@ -145,6 +145,20 @@ def value_kernel(name: str, dtype: str) -> Any:
 
 
 @functools.cache
+def value_of_sum_kernel(name: str, dtype: str) -> Any:
+    value = value_of(name, dtype)
+
+    @kernel(THREADS)
+    def activation_of_sum(elements, x, plus, y, alpha):
+        i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+        if i < elements:
+            total = pointer(x, alpha)[i] + pointer(plus, alpha)[i]
+            pointer(y, alpha)[i] = value(total, alpha)
+
+    return activation_of_sum
+
+
+@functools.cache
 def slope_kernel(name: str, dtype: str) -> Any:
     slope = slope_of(name, dtype)
 
@@ -161,10 +175,19 @@ def slope_kernel(name: str, dtype: str) -> Any:
 # --- the public functions -------------------------------------------------------------------------
 
 
-def activation(name: str, x: Any, out: Any = None, *, alpha: float = 0.2) -> Any:
+def activation(name: str, x: Any, out: Any = None, *, alpha: float = 0.2, plus: Any = None) -> Any:
     """See `reference.activation`."""
     _check_activation(name, alpha)
-    return _values(name, "activation", x, out, alpha)
+    if plus is None:
+        return _values(name, "activation", x, out, alpha)
+    check_floats("activation", x=x, plus=plus)
+    check_alike("activation", x=x, plus=plus)
+    x, plus = plain(x), plain(plus)
+    # Each thread reads its elements before it writes: x and plus themselves may be written to.
+    y = out if out is x or out is plus else output("activation", out, x.shape, x.dtype, x, plus)
+    function = value_of_sum_kernel(name, name_of(x.dtype))
+    each(function, x.size, (x, plus, y), x.dtype.type(alpha))
+    return deliver(y, out)
 
 
 def _values(name: str, where: str, x: Any, out: Any, alpha: float = 1.0) -> Any:

@@ -126,20 +126,23 @@ def launch(
         launching.start(dispatcher, grid, threads, arguments, shared, library.runtime, stream)
 
 
-def memory(x: Any) -> Any:
-    """What a kernel gets for an array: the address of its first element."""
-    if SIMULATED:
-        from .simulated import Memory
-
-        return Memory(x)
-    return address(x)
-
-
 def address(x: Any) -> int:
     if SIMULATED:
         return x.__array_interface__["data"][0]
-    pointer = getattr(x.data, "ptr", None)  # CuPy's; quicker than to describe the whole array
-    return x.__cuda_array_interface__["data"][0] if pointer is None else pointer
+    try:
+        return x.data.ptr  # CuPy's; quicker than to describe the whole array
+    except AttributeError:
+        return x.__cuda_array_interface__["data"][0]
+
+
+def _simulated(x: Any) -> Any:
+    from .simulated import Memory
+
+    return Memory(x)
+
+
+# What a kernel gets for an array: the address of its first element.
+memory = _simulated if SIMULATED else address
 
 
 def namespace() -> Any:

@@ -51,8 +51,8 @@ def erf(x, out=None):
     return _give(_erf(x) if np.size(x) else np.array(x), x, out)
 
 
-def activation(name, x, out=None, *, alpha=0.2):
-    """y = name(x), element by element.
+def activation(name, x, out=None, *, alpha=0.2, plus=None):
+    """y = name(x), or name(x + plus), element by element.
 
     Parameters
     ----------
@@ -60,6 +60,7 @@ def activation(name, x, out=None, *, alpha=0.2):
     x: array of any shape.
     out: array like x, or None to allocate.
     alpha: slope of leaky_relu for x < 0; must be positive.
+    plus: array like x, or None: a residual connection's other branch.
 
     Equations: relu max(x, 0); leaky_relu x or alpha x; sigmoid 1/(1+e^-x); tanh;
     gelu x Phi(x) with Phi the normal distribution's integral; gelu_tanh its approximation
@@ -67,6 +68,8 @@ def activation(name, x, out=None, *, alpha=0.2):
     """
     _check_activation(name, alpha)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if plus is not None:
+            x = x + plus
         if name == "linear":
             y = x
         elif name == "relu":

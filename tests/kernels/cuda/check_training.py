@@ -95,6 +95,8 @@ def test_nan_goes_through():
 
 def test_bad_arguments_name_the_culprit():
     x = np.zeros(4, np.float32)
+    with pytest.raises(ValueError, match=r"activation: plus has shape \(3,\), but x has \(4,\)"):
+        cuda.activation("relu", x, plus=x[:3])
     with pytest.raises(ValueError, match=r"adam_step: v must have shape \(4,\), got \(3,\)"):
         cuda.adam_step(x, x, x, np.zeros(3, np.float32), 0.1, 0.9, 0.99, 1e-7, 1)
     with pytest.raises(TypeError, match="sgd_step: grad is float64"):

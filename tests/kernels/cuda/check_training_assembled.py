@@ -18,7 +18,8 @@ def one_of_each(dtype):
     """A call for each name, but for activations, which are a kernel each."""
     found = {}
     for case in cases(np.random.default_rng(5), dtype):
-        name = "-".join([case.name, *(a for a in case.arguments if isinstance(a, str))])
+        kinds = [a for a in case.arguments if isinstance(a, str)]
+        name = "-".join([case.name, *kinds, *(["plus"] if "plus" in case.keywords else [])])
         if case.name not in MADE_OF_OTHERS and not case.name.endswith(
             ("sequence", "sequence_grad")
         ):

@@ -42,6 +42,8 @@ def _activations(case: Callable, normal: Callable, positive: Callable) -> Iterat
     x, g = normal(7, 43), normal(7, 43)
     for name in ("linear", "relu", "leaky_relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"):
         yield case("activation", name, x, alpha=0.3)
+        if name in ("relu", "gelu"):
+            yield case("activation", name, x, alpha=0.3, plus=g)
         y = x if name in ("relu", "leaky_relu") else np.tanh(x)
         yield case("activation_grad", name, g, x, y, alpha=0.3)
     for name in ("exp", "tanh", "sigmoid", "erf"):
