@@ -99,7 +99,8 @@ WARPGROUP_TILES = {
     "w128x256": WarpgroupTile(2, 256, stages=4, blocks=1),
     "w128x128": WarpgroupTile(2, 128, stages=3, blocks=2),
 }
-MOST_PACKED = 32 * MOST_BLOCKS  # rows, and numbers of a sum: a block packs so many of them, or more
+# Rows, and numbers of a sum, of a packed factor. A block packs 32, of the rows up to a whole tile, too.
+MOST_PACKED = 32 * MOST_BLOCKS // 256 * 256
 
 # What a kernel does besides multiply-adds, from its machine code: instructions for each step in depth, to
 # start copies and to count, and for each four numbers read from shared memory.

@@ -243,6 +243,12 @@ def test_which_products_are_packed():
     assert not packs(256, 256, 256)
     assert not packs(1, 4096, 4096) and not packs(4096, 4096, 0)
     assert not packs(2**22, 4096, 4096), "more rows than the grid of blocks can have"
+    most = tiles.MOST_PACKED
+    assert packs(most, 4096, 4096) and packs(4096, most, 4096) and packs(4096, 4096, most)
+    for tile in tiles.WARPGROUP_TILES.values():
+        for side in tile.height, tile.width:
+            padded = -(-most // side) * side
+            assert -(-padded // packing.ROWS) <= device.MOST_BLOCKS, "padding needs blocks, too"
     assert not packs(64, 64, 64, 10**4)
 
 
