@@ -35,6 +35,8 @@ STEP = (
 )  # words from one instruction's part of a row to the next one's
 PADDING = 8  # words between rows of C in shared memory: what 16 threads write, 2 words each, meets all banks
 FLOAT = np.dtype(np.float32)
+# 16 bytes would do. So each core matrix is one row of all banks, not the end of one and the beginning of the next.
+BEGIN = ALIGNED and CORE
 
 
 class Packed(NamedTuple):
@@ -82,7 +84,7 @@ def multiplier(spec: Packed) -> Any:
         a, a_start, b, b_start, c, c_start, c_row, c_column, bias, has_bias, bias_start,
         sizes, stage_counts, steps, group, alpha, beta, slope,
     ):  # fmt: skip
-        shared = cuda.shared.array(0, FLOAT, ALIGNED)
+        shared = cuda.shared.array(0, FLOAT, BEGIN)
         arrived = cuda.shared.array(stages, np.int64)  # barriers, one for each stage
         sums = cuda.local.array(count, np.float32)
         thread = cuda.threadIdx.x & 1023  # tells the compiler that it is not negative

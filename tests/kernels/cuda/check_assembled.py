@@ -115,6 +115,7 @@ def test_warpgroups(monkeypatch, precision, tile):
         places = [step.index(instruction) for instruction in order]
         assert places == sorted(places)
         assert "div" not in ptx and "mma.sync" not in ptx
+        assert ".extern .shared .align 128" in ptx, "no core matrix lies across two rows of banks"
 
 
 def chosen(monkeypatch, kind, name):
