@@ -155,7 +155,7 @@ def machine_code(dispatcher: Any, signature: tuple, compute: tuple) -> tuple[str
 def key_of(dispatcher: Any, signature: tuple, compute: tuple) -> str:
     """What the machine code of a kernel depends on, besides the sources of this package."""
     bounds = dispatcher.targetoptions["launch_bounds"]
-    settings = (config.CUDA_DEBUGINFO_DEFAULT, config.FORCE_CUDA_CC)
+    settings = (config.CUDA_DEBUGINFO_DEFAULT, config.FORCE_CUDA_CC, config.OPT != 0)
     made = (identity_of(dispatcher), signature, compute, bounds, settings)
     return repr((*made, numba_cuda.__version__, *map(_file_of, ("nvvm", "nvJitLink"))))
 

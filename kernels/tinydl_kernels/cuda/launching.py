@@ -210,6 +210,8 @@ def _allow_shared(dispatcher: Any, loaded: Loaded, shared: int) -> None:
     """More than 48 KiB of dynamic shared memory must be asked for before the launch."""
     which = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     with _loading:
+        if shared <= loaded.shared:  # by now: another thread may have asked for more
+            return
         asking = f"asking for {shared} bytes of shared memory for a block of {_name(dispatcher)}"
         _asked(asking, driver.cuFuncSetAttribute(loaded.function, which, shared))
         loaded.shared = shared

@@ -125,9 +125,13 @@ def test_the_next_process_compiles_nothing(compiled, monkeypatch):
         monkeypatch.setattr(launching, "_loaded", {})  # what is in memory is gone
         device.launch(scaler(factor), (1,), 32, np.float32(1))
     assert len(compiled) == 2
-    monkeypatch.setattr(compiling, "_file_of", lambda library: ("of another version", 0, 0))
-    device.launch(scaler(32), (1,), 32, np.float32(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, "_file_of", lambda library: ("of another version", 0, 0))
+        device.launch(scaler(32), (1,), 32, np.float32(1))
     assert len(compiled) == 3
+    monkeypatch.setattr(compiling.config, "OPT", 0)
+    device.launch(scaler(32), (1,), 32, np.float32(1))
+    assert len(compiled) == 4
 
 
 def test_a_grid_of_no_blocks_starts_nothing():
@@ -152,6 +156,22 @@ def test_much_shared_memory_is_asked_for_once():
     assert driver("attributes_set").value == before + 2
     with pytest.raises(RuntimeError, match=r"asking for 300000 bytes of shared memory.* of sums"):
         device.launch(sums, (1,), 32, np.float32(1), shared=300_000)
+
+
+def test_shared_memory_is_not_taken_back():
+    """Two threads find at once that a kernel may not have as much as they need; the larger one is served first."""
+
+    @kernel(32)
+    def asked(x):
+        cuda.shared.array(0, np.float32)[cuda.threadIdx.x] = x
+
+    device.launch(asked, (1,), 32, np.float32(1))
+    loaded = next(value for key, value in launching._loaded.items() if key[0] is asked)
+    for size in (100 * 1024, 64 * 1024):
+        launching._allow_shared(asked, loaded, size)
+    before = driver("attributes_set").value
+    device.launch(asked, (1,), 32, np.float32(1), shared=100 * 1024)
+    assert driver("attributes_set").value == before
 
 
 @pytest.mark.parametrize(
