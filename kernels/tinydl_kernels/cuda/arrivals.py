@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 
 from . import device
-from .device import SIMULATED, types
+from .device import types
 from .instructions import I32, assembly, twin
 
 _lock = threading.Lock()
@@ -47,13 +47,11 @@ def arrive(typingctx, counters, place, others):
 def counters(blocks: int) -> Any:
     """Zeros, one for each of so many groups of blocks. Kernels of one stream run one after another, and leave zeros:
     they share them."""
-    stream = 0 if SIMULATED else device.namespace().cuda.get_current_stream().ptr
-    size = 1 << (blocks - 1).bit_length()
-    return _counters(size, device.current(), stream, threading.get_ident())
+    return _counters(1 << (blocks - 1).bit_length(), device.place())
 
 
 @functools.lru_cache(maxsize=64)
-def _counters(size: int, current: int, stream: int, thread: int) -> Any:
+def _counters(size: int, place: tuple) -> Any:
     zeros = device.namespace().empty((size,), np.dtype("int32"))
     zeros.fill(0)
     return zeros

@@ -177,7 +177,7 @@ def das_apply(
     check_flat("das_apply", value=value, average=average, m=m, v=v)
     device.require()
     of_layers = (_on_device(x, value.dtype) for x in (rates, decays))
-    arrays = (value, average, m, v, *of_layers, _pieces(pieces.tobytes(), device.current()))
+    arrays = (value, average, m, v, *of_layers, _pieces(pieces.tobytes(), device.place()))
     scalars = (share, 1 / (1 - beta_1**step), 1 / (1 - beta_2**step), epsilon)
     device.launch(
         apply_kernel(name_of(value.dtype)), (len(pieces),), THREADS,
@@ -214,7 +214,7 @@ def _sums(function: Any, number: int, pieces: Any, layers: int, arrays: tuple, *
     """Sums over each layer, (layers, number) in float64, on the host; the kernel leaves those of each piece."""
     device.require()
     parts = device.namespace().empty((len(pieces), number), np.dtype("float64"))
-    given = map(device.memory, (*arrays, _pieces(pieces.tobytes(), device.current()), parts))
+    given = map(device.memory, (*arrays, _pieces(pieces.tobytes(), device.place()), parts))
     device.launch(function, (len(pieces),), THREADS, *given, *rest)
     sums = np.zeros((layers, number))
     np.add.at(sums, pieces[:, 0], parts.get() if hasattr(parts, "get") else parts)
@@ -231,6 +231,6 @@ def _on_device(numbers: Any, dtype: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _pieces(content: bytes, current: int) -> Any:
+def _pieces(content: bytes, place: tuple) -> Any:
     """The table of pieces on the device; it stays the same from step to step."""
     return _on_device(np.frombuffer(content, np.int64), np.dtype("int64"))

@@ -15,6 +15,7 @@ driver starts them (see `launching`); this is the one module that imports CuPy.
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ __all__ = [
     "memory",
     "multiprocessors",
     "namespace",
+    "place",
     "require",
     "types",
 ]
@@ -163,8 +165,18 @@ def check_array(where: str, name: str, x: Any) -> None:
 
 
 def current() -> int:
-    """The current device's number. What is kept in a device's memory is kept once for each device."""
+    """The current device's number."""
     return 0 if SIMULATED else _cupy().cuda.runtime.getDevice()
+
+
+def place() -> tuple[int, int, int]:
+    """The current device, stream and thread: what is kept in a device's memory is kept once for each.
+
+    Another stream would neither wait until it has been written, nor be waited for when it is given up. The
+    thread counts because the default stream of each thread, where there is one, has the same name.
+    """
+    stream = 0 if SIMULATED else namespace().cuda.get_current_stream().ptr
+    return current(), stream, threading.get_ident()
 
 
 def multiprocessors() -> int:

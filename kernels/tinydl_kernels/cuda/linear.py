@@ -101,7 +101,7 @@ def add_column_sums(b: Any, sums: Any) -> None:
     """sums[j] += sum of b[..., j]: the product of a row of ones with b, and that row is one number that
     is read again and again, with steps of 0."""
     straight = packed(sums)
-    one = _one(b.dtype.char, device.current())
+    one = _one(b.dtype.char, device.place())
     for product in _column_sums(b.dtype.itemsize, b.shape, b.strides):
         multiply(product, one, b, straight, Epilogue(beta=1.0))
     if straight is not sums:
@@ -122,8 +122,8 @@ def _column_sums(itemsize: int, shape: tuple[int, ...], strides: tuple[int, ...]
     ]
 
 
-@functools.cache
-def _one(dtype: str, current: int) -> Any:
+@functools.lru_cache(maxsize=64)
+def _one(dtype: str, place: tuple) -> Any:
     return device.namespace().ones(1, dtype)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.cuda.stand_ins import OnDevice, on_device, parameters_of
-from tinydl_kernels.cuda import compiling, device, launching, linear
+from tinydl_kernels.cuda import arrivals, compiling, device, launching, linear
 from tinydl_kernels.cuda.device import cuda, kernel
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
@@ -233,6 +233,19 @@ def test_threads_have_the_context_and_memory_of_their_own():
     for worker in workers:
         worker.join(timeout=60)
     assert not errors and total.value == before + sum(numbers)
+
+
+def test_what_is_kept_on_a_device_is_one_streams_own(monkeypatch):
+    """Another stream does not wait until it is written."""
+    library, found = device._cupy(), []
+    library.ones = lambda size, dtype: np.ones(size, dtype).view(OnDevice)
+    for stream in (1, 2, 1):
+        at = SimpleNamespace(ptr=stream)
+        monkeypatch.setattr(library.cuda, "get_current_stream", lambda at=at: at)
+        linear.add_column_sums(on_device(4, 4), on_device(4))
+        ones = ctypes.string_at(ctypes.addressof(driver("last", Last)) + Last.parameters.offset, 8)
+        found.append({ones, device.address(arrivals.counters(3))})
+    assert found[0] == found[2] and not found[0] & found[1]
 
 
 def test_what_the_driver_says_of_a_device():
