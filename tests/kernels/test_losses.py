@@ -44,6 +44,13 @@ def test_softmax_cross_entropy(dtype, shape, smoothing, dense, weighted, seed):
     for a, b in zip(got, want, strict=True):
         assert a.dtype == dtype
         assert_close(a, b, 16)
+    total, wide_total = np.empty(()), np.empty(())
+    cpu.softmax_cross_entropy(logits, labels, weight, label_smoothing=smoothing, total=total)
+    assert total == got[0].sum(dtype=np.float64)
+    reference.softmax_cross_entropy(
+        *double(logits, labels, weight), label_smoothing=smoothing, total=wide_total
+    )
+    np.testing.assert_allclose(wide_total, want[0].sum(), rtol=1e-12)
 
 
 @few(10)

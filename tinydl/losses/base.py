@@ -70,7 +70,7 @@ class Loss:
             checked = beside(checked, predictions)
             weight = None if weight is None else beside(weight, predictions)
         losses, self.grad = self.weighted(predictions, checked, weight)
-        summed = losses.sum(dtype=np.float64)
+        summed = losses.sum(dtype=np.float64) if losses.ndim else losses
         self.summed = later(summed) if on_device else summed
         self.count = math.prod(samples) if keep is None else int(np.count_nonzero(keep))
 
@@ -101,7 +101,10 @@ class Loss:
     def weighted(
         self, predictions: NDArray, targets: NDArray, weight: NDArray | None
     ) -> tuple[NDArray, NDArray]:
-        """(w ⊙ ℓ in any shape, w ⊙ dℓ/dp in that of the predictions); ``weight`` (M,) is flat over samples."""
+        """(w ⊙ ℓ in any shape, w ⊙ dℓ/dp in that of the predictions); ``weight`` (M,) is flat over samples.
+
+        The first may also be the sum of all w ⊙ ℓ already, in float64, of shape ().
+        """
         raise NotImplementedError(f"{type(self).__name__} must define weighted")
 
     def samples_shape(self, predictions: NDArray) -> tuple[int, ...]:

@@ -28,8 +28,9 @@ class _ClassLoss(Loss):
     def weighted(self, predictions, targets, weight):
         rows = predictions.reshape(-1, predictions.shape[-1])  # (M, K)
         if self.from_logits:
-            losses, grad = kernels.softmax_cross_entropy(
-                rows, targets, weight, label_smoothing=self.label_smoothing
+            losses = namespace(rows).empty((), np.float64)
+            _, grad = kernels.softmax_cross_entropy(
+                rows, targets, weight, label_smoothing=self.label_smoothing, total=losses
             )
         else:
             losses, grad = self._of_probabilities(rows, targets, weight)

@@ -144,6 +144,7 @@ def softmax_cross_entropy(
     sample_weight: np.ndarray | None = None,
     *,
     label_smoothing: float = 0.0,
+    total: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """losses (N,) and gradients (N, K), weighted, not averaged. See
     `reference.softmax_cross_entropy`."""
@@ -166,6 +167,8 @@ def softmax_cross_entropy(
         smoothing = float(label_smoothing)
         logits = np.ascontiguousarray(logits)
         loop(logits.size, logits, targets, weights, smoothing, losses, grad, grad.ravel())
+    if total is not None:
+        total[...] = losses.sum(dtype=np.float64)
     return losses, grad
 
 

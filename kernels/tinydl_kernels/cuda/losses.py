@@ -10,7 +10,8 @@ import numpy as np
 
 from . import device
 from .arrays import check_floats, check_vector, name_of, packed, plain
-from .device import ALIGNED, cuda, kernel
+from .arrivals import arrive, counters
+from .device import ALIGNED, cuda, device_function, kernel
 from .instructions import pointer
 from .operands import divisor
 from .passes import THREADS, check_alike, divide, each
@@ -20,7 +21,12 @@ INDICES = (np.int8, np.int16, np.int32, np.int64, np.uint8)
 
 
 def softmax_cross_entropy(
-    logits: Any, labels: Any, sample_weight: Any = None, *, label_smoothing: float = 0.0
+    logits: Any,
+    labels: Any,
+    sample_weight: Any = None,
+    *,
+    label_smoothing: float = 0.0,
+    total: Any = None,
 ) -> tuple[Any, Any]:
     """See `reference.softmax_cross_entropy`.
 
@@ -44,12 +50,27 @@ def softmax_cross_entropy(
         check_floats(name, logits=logits, labels=labels)
         check_alike(name, logits=logits, labels=labels)
     losses, grad = xp.empty((samples,), dtype), xp.empty((samples, classes), dtype)
-    function = cross_entropy_kernel(name_of(dtype), labels.ndim == 1)
+    function = cross_entropy_kernel(name_of(dtype), labels.ndim == 1, total is not None)
+    weights, sums = logits if weight is None else weight, (losses,) * 3
+    if total is not None:
+        sums = _places_of_sums(name, total, samples)
     launch_rows(
-        function, samples, classes, (logits, labels, logits if weight is None else weight, losses, grad),
+        function, samples, classes, (logits, labels, weights, losses, grad, *sums),
         0 if weight is None else 1, dtype.type(1 - label_smoothing), dtype.type(label_smoothing / classes),
     )  # fmt: skip
     return losses, grad
+
+
+def _places_of_sums(name: str, total: Any, samples: int) -> tuple[Any, Any, Any]:
+    """For the sum of all losses, those of each block, and the counter of blocks."""
+    device.check_array(name, "total", total)
+    if total.shape != () or total.dtype != np.float64:
+        raise TypeError(
+            f"{name}: total must be float64 of shape (), got {total.dtype} {total.shape}"
+        )
+    if samples == 0:
+        total.fill(0)
+    return total, device.namespace().empty((-(-samples // TEAMS),), np.float64), counters(1)
 
 
 def _checked_weight(name: str, weight: Any, samples: int, dtype: Any) -> Any:
@@ -60,16 +81,22 @@ def _checked_weight(name: str, weight: Any, samples: int, dtype: Any) -> Any:
 
 
 @functools.cache
-def cross_entropy_kernel(dtype: str, by_number: bool) -> Any:
-    """One row of logits at a time: its maximum, the sum of exponentials, then loss and gradient."""
+def cross_entropy_kernel(dtype: str, by_number: bool, with_total: bool) -> Any:
+    """One row of logits at a time: its maximum, the sum of exponentials, then loss and gradient.
+
+    With the total of all losses: each block leaves that of its rows, and the last one to end (`arrivals`) adds them
+    up in their order.
+    """
     element = np.dtype(dtype)
     lowest, zero, nan = element.type(-np.inf), element.type(0), element.type(np.nan)
     one, zero_64 = element.type(1), np.int64(0)
+    finish = add_to_total() if with_total else no_total
 
     @kernel(SIZE)
     def cross_entropy(
-        rows, columns, logits, labels, weights, losses, grad, has_weight, share, smooth
-    ):
+        rows, columns, logits, labels, weights, losses, grad, whole, parts, counter,
+        has_weight, share, smooth,
+    ):  # fmt: skip
         shared = cuda.shared.array(SIZE, element, ALIGNED)
         sums = cuda.shared.array(SIZE, element, ALIGNED)
         lane, team = cuda.threadIdx.x % LANES, cuda.threadIdx.x // LANES
@@ -127,12 +154,59 @@ def cross_entropy_kernel(dtype: str, by_number: bool) -> Any:
                 result[start + k] = weight * (math.exp(log_p) * target_sum - target)
         shared[cuda.threadIdx.x] = loss
         cuda.syncthreads()
+        mine = zero
         if row < rows and lane == 0:
             for other in range(1, LANES):
                 loss += shared[team * LANES + other]
-            pointer(losses, share)[row] = weight * loss
+            mine = weight * loss
+            pointer(losses, share)[row] = mine
+        finish(mine, whole, parts, counter)
 
     return cross_entropy
+
+
+@device_function
+def no_total(loss, total, parts, counter):
+    pass
+
+
+@functools.cache
+def add_to_total() -> Any:
+    """The device function add(loss, total, parts, counter), which all threads of all blocks call: total becomes the
+    sum of the losses that the first lanes of teams give. The order does not depend on which block ends last."""
+    zero, integer, wide = np.float64(0), np.int32(0), np.dtype("float64")
+
+    @device_function
+    def add(loss, total, parts, counter):
+        shared = cuda.shared.array(SIZE, wide, ALIGNED)
+        before = cuda.shared.array(1, np.int32, ALIGNED)
+        thread, blocks, memory = cuda.threadIdx.x, cuda.gridDim.x, pointer(parts, zero)
+        shared[thread] = loss
+        cuda.syncthreads()
+        if thread == 0:
+            found = zero
+            for team in range(TEAMS):
+                found += shared[team * LANES]
+            memory[cuda.blockIdx.x] = found
+            before[0] = arrive(pointer(counter, integer), 0, blocks - 1)
+        cuda.syncthreads()
+        if before[0] < blocks - 1:
+            return
+        found = zero
+        for block in range(thread, blocks, SIZE):
+            found += memory[block]
+        shared[thread] = found
+        cuda.syncthreads()
+        half = SIZE // 2
+        while half > 0:
+            if thread < half:
+                shared[thread] += shared[thread + half]
+            cuda.syncthreads()
+            half //= 2
+        if thread == 0:
+            pointer(total, zero)[0] = shared[0]
+
+    return add
 
 
 def binary_cross_entropy(logits: Any, targets: Any, sample_weight: Any = None) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ import numpy as np
 from .activations import log_softmax, sigmoid
 
 
-def softmax_cross_entropy(logits, labels, sample_weight=None, *, label_smoothing=0.0):
+def softmax_cross_entropy(logits, labels, sample_weight=None, *, label_smoothing=0.0, total=None):
     """Cross-entropy of softmax(logits) against labels, and its gradient by the logits.
 
     Parameters
@@ -15,6 +15,7 @@ def softmax_cross_entropy(logits, labels, sample_weight=None, *, label_smoothing
     sample_weight: (N,) or None.
     label_smoothing: in [0, 1); the target becomes (1 - s) t + s / K (Szegedy et al. 2016,
         "Rethinking the Inception Architecture", section 7).
+    total: float64 array of shape (), or None; it becomes the sum of the losses.
 
     Returns
     -------
@@ -39,10 +40,10 @@ def softmax_cross_entropy(logits, labels, sample_weight=None, *, label_smoothing
         no_term = (target == 0) & ~np.isnan(log_p)  # 0 * -inf counts as 0, NaN goes through
         losses = -np.sum(np.where(no_term, 0, target * log_p), axis=1)
         grad = np.exp(log_p) * np.sum(target, axis=1, keepdims=True) - target
-        return (
-            (weight * losses).astype(logits.dtype),
-            (weight[:, None] * grad).astype(logits.dtype),
-        )
+        losses = (weight * losses).astype(logits.dtype)
+        if total is not None:
+            total[...] = losses.sum(dtype=np.float64)
+        return losses, (weight[:, None] * grad).astype(logits.dtype)
 
 
 def binary_cross_entropy(logits, targets, sample_weight=None):

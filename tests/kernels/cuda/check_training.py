@@ -82,6 +82,21 @@ def test_labels_outside_the_classes_give_nan():
     assert np.isnan(grad).all(axis=1).tolist() == [False, True, True]
 
 
+def test_the_total_of_losses():
+    """The last block leaves the counter ready for the next; no rows have the total 0; another type is an error."""
+    logits, labels = np.random.default_rng(0).standard_normal((27, 3)), np.arange(27) % 3
+    totals = [np.empty(()) for _ in range(3)]
+    for total in totals:
+        losses, _ = cuda.softmax_cross_entropy(logits, labels, total=total)
+        assert not arrivals.counters(1).any()
+    assert totals[0] == totals[1] == totals[2]
+    np.testing.assert_allclose(totals[0], losses.sum(), rtol=1e-14)
+    cuda.softmax_cross_entropy(logits[:0], labels[:0], total=totals[0])
+    assert totals[0] == 0
+    with pytest.raises(TypeError, match=r"total must be float64 of shape \(\), got float32 \(\)"):
+        cuda.softmax_cross_entropy(logits, labels, total=np.empty((), np.float32))
+
+
 def test_nan_goes_through():
     x = np.array([[1.0, np.nan, 3.0]], np.float32)
     for name in ("relu", "leaky_relu", "sigmoid", "silu"):
