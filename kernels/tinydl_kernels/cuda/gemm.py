@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .device import ALIGNED, cuda, device_function, kernel
-from .instructions import commit, pointer, store4, wait_for
+from .instructions import commit, keep, pointer, store4, wait_for
 from .multiply import multiplier
 from .operands import ALONG, FOLDED, LINE, Layout, loader
 from .registers import Operations
@@ -69,7 +69,7 @@ def gemm(spec: Gemm) -> Any:
     a_size, b_size = stages * a_stage, stages * b_stage
     begin_a, load_a, a_places, a_notes = loader(spec.a, height, depth, a_pitch, threads, itemsize)
     begin_b, load_b, b_places, b_notes = loader(spec.b, width, depth, b_pitch, threads, itemsize)
-    multiply, places = math_of.multiply, math_of.places
+    (begin, multiply, turn), places = math_of.ahead, math_of.places
     a_parts, b_parts, part_type = math_of.a_parts, math_of.b_parts, math_of.part_type
     rows, columns = math_of.rows, math_of.columns
     clear = Operations(rows, columns, 1).clear
@@ -117,18 +117,26 @@ def gemm(spec: Gemm) -> Any:
             load_a(a_shared, stage * a_stage, a_memory, a_from, a_state, a_outer, a_inner, a_bounds)
             load_b(b_shared, stage * b_stage, b_memory, b_from, b_state, b_outer, b_inner, b_bounds)
             commit()
-        stage, free = 0, stages - 1
         a_place, b_place, row, column = places(thread)
-        for _ in range(k_first, k_end, depth):
-            wait()  # for this thread's part of the oldest stage,
-            cuda.syncthreads()  # for the others'; and all have left the stage that is loaded next
+        a_place, b_place = keep(np.int32(a_place)), keep(np.int32(b_place))
+        wait()  # for this thread's part of the first stage,
+        cuda.syncthreads()  # and for the others'
+        begin(a_shared, a_place, b_shared, b_place, a_part, b_part)
+        stage, free = np.int32(0), np.int32(stages - 1)
+        steps_left = np.int32((k_end - k_first + depth - 1) // depth)
+        while steps_left > 0:
             load_a(a_shared, free * a_stage, a_memory, a_from, a_state, a_outer, a_inner, a_bounds)
             load_b(b_shared, free * b_stage, b_memory, b_from, b_state, b_outer, b_inner, b_bounds)
             commit()  # a group of no copies, at the end, keeps the count right
             multiply(a_shared, stage * a_stage + a_place, b_shared, stage * b_stage + b_place,
                      a_part, b_part, sums)  # fmt: skip
             free = stage
-            stage = stage + 1 if stage + 1 < stages else 0
+            stage = np.int32(stage + 1 if stage + 1 < stages else 0)
+            wait()  # for the next stage;
+            cuda.syncthreads()  # and all have left the one that is loaded next
+            turn(a_shared, stage * a_stage + a_place, b_shared, stage * b_stage + b_place,
+                 a_part, b_part, sums)  # fmt: skip
+            steps_left = np.int32(steps_left - 1)
 
         wait_for_all()  # no copy may be under way when the block ends
         bias_start += product * steps[3]

@@ -21,12 +21,27 @@ from .tiles import Tile
 PRECISIONS = ("tf32", "bf16")
 
 
+class Ahead(NamedTuple):
+    """The product of two tiles in parts, so that nobody waits between one pair of tiles and the next: when a
+    thread turns to the next pair, it reads the first numbers there before it adds the last products here.
+
+    begin(a_shared, a_place, b_shared, b_place, a_part, b_part) reads the first numbers of the first pair;
+    multiply(..., sums) adds all that does not need another pair; turn(..., sums), with the places of the
+    next pair, adds the rest. Tensor cores do all in `multiply`.
+    """
+
+    begin: Any
+    multiply: Any
+    turn: Any
+
+
 class Multiplier(NamedTuple):
     """multiply(a_shared, a_place, b_shared, b_place, a_part, b_part, sums) adds the product of two tiles
-    to sums; places(thread) gives where in A's and B's tile the thread begins, and its first row and
-    column of C."""
+    to sums; `ahead` does so in parts; places(thread) gives where in A's and B's tile the thread begins, and
+    its first row and column of C."""
 
     multiply: Any
+    ahead: Ahead
     places: Any
     padding: int  # of the rows of the tiles in shared memory, in elements
     rows: int
@@ -64,18 +79,31 @@ def _by_fma(tile: Tile, dtype: np.dtype) -> Multiplier:
         column = warp % warp_columns * (columns * lane_columns) + lane % lane_columns * 4
         return row, column, row, column
 
-    add_products = Operations(rows, columns, 4).add_outer_product
+    operations = Operations(rows, columns, 4)
+
+    def reader(half):
+        """A column of A's tile and a row of B's go to one half of the registers for them."""
+        a_first, b_first = half * rows, half * columns
+
+        @device_function
+        def read(a_shared, a_place, b_shared, b_place, a_part, b_part):
+            for i in range(0, rows, 4):
+                x, to = load4(a_shared, a_place + i // 4 * row_step), a_first + i
+                a_part[to], a_part[to + 1], a_part[to + 2], a_part[to + 3] = x
+            for j in range(0, columns, 4):
+                x, to = load4(b_shared, b_place + j // 4 * column_step), b_first + j
+                b_part[to], b_part[to + 1], b_part[to + 2], b_part[to + 3] = x
+
+        return read
+
+    # rows + columns numbers for rows * columns sums
+    read, add = (reader(0), reader(1)), (operations.adder(0), operations.adder(1))
+    read_only, add_only = read[0], add[0]
 
     @device_function
     def add_outer_product(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
-        """A column of A's tile times a row of B's: rows + columns numbers for rows * columns sums."""
-        for i in range(0, rows, 4):
-            x0, x1, x2, x3 = load4(a_shared, a_place + i // 4 * row_step)
-            a_part[i], a_part[i + 1], a_part[i + 2], a_part[i + 3] = x0, x1, x2, x3
-        for j in range(0, columns, 4):
-            x0, x1, x2, x3 = load4(b_shared, b_place + j // 4 * column_step)
-            b_part[j], b_part[j + 1], b_part[j + 2], b_part[j + 3] = x0, x1, x2, x3
-        add_products(sums, a_part, b_part)
+        read_only(a_shared, a_place, b_shared, b_place, a_part, b_part)
+        add_only(sums, a_part, b_part)
 
     @device_function
     def multiply(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
@@ -90,8 +118,39 @@ def _by_fma(tile: Tile, dtype: np.dtype) -> Multiplier:
             a, b = a + a_pitch, b + b_pitch
             add_outer_product(a_shared, a, b_shared, b, a_part, b_part, sums)
 
+    def reading_ahead(first, count):
+        """The outer products first, first + 1, ..., each added while the next column and row are read. Written out:
+        a loop would stop at each turn for what its first product reads, and count."""
+        if count == 1:
+            read_next, add_this = read[(first + 1) % 2], add[first % 2]
+            a_next, b_next = (first + 1) * a_pitch, (first + 1) * b_pitch
+
+            @device_function
+            def one(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
+                read_next(a_shared, a_place + a_next, b_shared, b_place + b_next, a_part, b_part)
+                add_this(sums, a_part, b_part)
+
+            return one
+        half = count // 2
+        some, others = reading_ahead(first, half), reading_ahead(first + half, count - half)
+
+        @device_function
+        def both(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
+            some(a_shared, a_place, b_shared, b_place, a_part, b_part, sums)
+            others(a_shared, a_place, b_shared, b_place, a_part, b_part, sums)
+
+        return both
+
+    add_last = add[(depth - 1) % 2]
+
+    @device_function
+    def turn(a_shared, a_place, b_shared, b_place, a_part, b_part, sums):
+        read_only(a_shared, a_place, b_shared, b_place, a_part, b_part)
+        add_last(sums, a_part, b_part)
+
+    ahead = Ahead(read_only, reading_ahead(0, depth - 1), turn)
     return Multiplier(
-        multiply, places, padding, rows, columns, rows, columns, dtype,
+        multiply, ahead, places, padding, rows, columns, 2 * rows, 2 * columns, dtype,
         row_run=4, row_inside=1, row_step=row_step, column_run=4, column_step=column_step,
     )  # fmt: skip
 
@@ -131,6 +190,11 @@ def _by_tensor_cores(tile: Tile, dtype: np.dtype, precision: str) -> Multiplier:
         return pack_bf16(load(shared, place), load(shared, place + pitch))
 
     read = tf32_part if is_tf32 else bf16_part
+
+    @device_function
+    def nothing(*arguments):
+        pass
+
     mma = mma_tile(blocks_m, blocks_n, precision)
 
     @device_function
@@ -148,7 +212,8 @@ def _by_tensor_cores(tile: Tile, dtype: np.dtype, precision: str) -> Multiplier:
             mma(sums, a_part, b_part)
 
     return Multiplier(
-        multiply, places, padding, rows, columns, 4 * blocks_m, 2 * blocks_n,
+        multiply, Ahead(nothing, multiply, nothing), places, padding,
+        rows, columns, 4 * blocks_m, 2 * blocks_n,
         np.dtype(np.float32 if is_tf32 else np.int32),
         row_run=2, row_inside=8, row_step=16, column_run=2, column_step=8,
     )  # fmt: skip

@@ -141,7 +141,7 @@ def test_matmul(monkeypatch, kind, name, layout):
 def check_unrolled(ptx, tile):
     """Each copy of a thread is an instruction of its own, with constants for its place."""
     copies = (tile.height + tile.width) * tile.depth // tile.threads
-    loop = ptx.split("bar.sync")[-1]
+    _, loop, _ = ptx.split("bar.sync")
     assert loop.count("cp.async.ca") == copies
 
 
@@ -175,7 +175,7 @@ def test_places_in_images_are_found_once(monkeypatch):
     monkeypatch.setattr(products, "choose", lambda *a, **k: (tile, 1))
     x, w = on_device(2, 16, 16, 64), on_device(3, 3, 64, 64)
     ((kernel, signature),) = launches(lambda: convolution.conv2d(x, w, padding="same"))
-    _, loop = device.compile_ptx(kernel, signature, SM90).split("bar.sync")
+    _, loop, _ = device.compile_ptx(kernel, signature, SM90).split("bar.sync")
     copying, rest = loop.split("cp.async.commit_group", 1)
     divisions = 2  # of an index to row, column and channel
     assert copying.count("mul.hi.u32") == divisions * tile.depth // 8  # 8 neighbors at a time

@@ -152,7 +152,7 @@ def _register_tile(dtype: np.dtype, tile: Tile, wide: bool) -> Any:
     rows, columns = tile.rows, tile.columns
     a_size, b_size, across = height * depth, depth * width, width // columns
     operations = Operations(rows, columns, 4)
-    clear, add_outer_product = operations.clear, operations.add_outer_product
+    clear, add_outer_product = operations.clear, operations.adder(0)
     shift_columns, shift_rows = Operations(rows, columns, 1).shift_columns, operations.shift_rows
 
     @kernel(threads, tile.blocks)
@@ -209,7 +209,7 @@ def _vectorized(dtype: np.dtype, tile: Tile, wide: bool) -> Any:
     a_size, b_size = depth * a_pitch, depth * b_pitch
     a_loads, b_loads = height * depth // 4, depth * width // 4
     operations = Operations(rows, columns, 4)
-    clear, add_outer_product = operations.clear, operations.add_outer_product
+    clear, add_outer_product = operations.clear, operations.adder(0)
     shift_columns, shift_rows = operations.shift_columns, operations.shift_rows
 
     @kernel(threads, tile.blocks)
