@@ -12,6 +12,7 @@ import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gpu_races
 import numpy as np
 
 SIZES = [(257, 129, 131), (64, 1000, 48), (5, 3, 7)]  # (M, K, N): no multiples of a tile
@@ -155,6 +156,8 @@ CHECKS: dict[str, tuple[Callable[..., float], Callable[[], Iterator[dict[str, An
     ),
     "conv2d": (check_convolution, convolutions_to_check),
     "ladder": (check_rung, rungs_to_check),
+    "same each time": (gpu_races.check_same, gpu_races.ways),
+    "huge": (gpu_races.check_huge, gpu_races.huge_products),
 }
 
 

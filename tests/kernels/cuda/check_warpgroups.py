@@ -3,7 +3,9 @@ simulator would notice what a GPU might not show, or show only sometimes."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -275,6 +277,37 @@ def test_the_check_for_gpus(monkeypatch):
     products.planned.cache_clear()
     assert gpu_right.check_packed_product(np, rng, cases[0]) == np.inf
     products.planned.cache_clear()
+
+
+def test_the_checks_for_races(monkeypatch):
+    """benchmarks/gpu_races.py takes what is right for right, and notices what changes from one time to the next."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
+    import gpu_races
+
+    class Stream(contextlib.nullcontext):
+        def __init__(self, non_blocking=False):
+            super().__init__()
+
+        def synchronize(self):
+            pass
+
+    Stream.null = Stream()
+    runtime = SimpleNamespace(memGetInfo=lambda: (2**40, 2**40))
+    xp = SimpleNamespace(**{name: getattr(np, name) for name in ("asarray", "zeros", "ones", "stack", "tile")},
+                         cuda=SimpleNamespace(Stream=Stream, runtime=runtime))  # fmt: skip
+    monkeypatch.setattr(gpu_races, "PRODUCTS", {"small": (3, 4, 2)})
+    monkeypatch.setattr(gpu_races, "BATCH", (9, 2))
+    monkeypatch.setattr(gpu_races, "REPEATS", 2)
+    monkeypatch.setattr(gpu_races, "REPEATED_ROWS", 3)
+    monkeypatch.setitem(tiles.WARPGROUP_TILES, "w128x128", SMALL_TILES[0])
+    rng, huge = np.random.default_rng(0), {"shape": (6, 20, 7), "precision": "bf16"}
+    assert gpu_races.check_same(xp, rng, {"streams": 1}) == 0.0
+    assert 1e-5 < gpu_races.check_huge(xp, rng, huge) < 1e-2
+
+    monkeypatch.setattr(gpu_races, "operations", lambda *a: {"random": lambda: [rng.random(3)]})
+    assert gpu_races.check_same(xp, rng, {"streams": 2}) == np.inf
+    monkeypatch.setattr(linear, "multiply", lambda product, a, b, c, *rest: c.fill(0))
+    assert gpu_races.check_huge(xp, rng, huge) > 0.9
 
 
 def test_packing_can_be_left_out_of_a_measurement(monkeypatch):
