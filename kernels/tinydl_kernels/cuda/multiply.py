@@ -87,12 +87,13 @@ def _by_fma(tile: Tile, dtype: np.dtype) -> Multiplier:
 
         @device_function
         def read(a_shared, a_place, b_shared, b_place, a_part, b_part):
-            for i in range(0, rows, 4):
-                x, to = load4(a_shared, a_place + i // 4 * row_step), a_first + i
-                a_part[to], a_part[to + 1], a_part[to + 2], a_part[to + 3] = x
+            # B first: the first row of products needs all of it, and of A one number.
             for j in range(0, columns, 4):
                 x, to = load4(b_shared, b_place + j // 4 * column_step), b_first + j
                 b_part[to], b_part[to + 1], b_part[to + 2], b_part[to + 3] = x
+            for i in range(0, rows, 4):
+                x, to = load4(a_shared, a_place + i // 4 * row_step), a_first + i
+                a_part[to], a_part[to + 1], a_part[to + 2], a_part[to + 3] = x
 
         return read
 

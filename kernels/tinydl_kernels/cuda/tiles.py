@@ -72,7 +72,7 @@ H200_MULTIPROCESSORS = 132
 #
 # What is known of them without a GPU is the machine code. Of all instructions in the loop over the sum, counted
 # in the assembler's output for sm_90, so many are multiply-adds, the work itself (matrices; images, forward):
-#     128x256: 90 %; 87 %      128x128: 89 %; 83 %
+#     128x256: 90 %; 85 %      128x128: 89 %; 81 %
 # It is what the arithmetic could reach if nothing were ever waited for. Speeds are not measured.
 TILES = {
     "float32": {
