@@ -77,9 +77,9 @@ class Operations:
                 c = Registers(context, builder, sums, arguments[0], columns)
                 x = Registers(context, builder, a, arguments[1], first=half * rows)
                 y = Registers(context, builder, b, arguments[2], first=half * columns)
-                # To and fro, so that each product shares a factor with the one before. That is kept, and of
-                # three numbers two are read: the registers give no more in a clock (Huerta et al., "Analyzing
-                # modern NVIDIA GPU cores", 2025).
+                # To and fro, so that each product shares a factor with the one before, which need not be read
+                # again. To read three numbers can take longer than one clock: so it was measured on Volta (Jia et
+                # al., arXiv:1804.06826) and Ampere (Huerta et al., arXiv:2503.20481); here it was not.
                 for i in range(rows):
                     for j in range(columns) if i % 2 == 0 else reversed(range(columns)):
                         product = builder.fmul(x.get(i), y.get(j))
