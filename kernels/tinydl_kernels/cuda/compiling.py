@@ -59,7 +59,8 @@ def kernel(threads: int, blocks: int = 1) -> Callable[[Callable], Any]:
 
 
 def device_function(function: Callable) -> Any:
-    """Decorator: a function that kernels call, inlined into them. It must not use `cuda`."""
+    """Decorator: a function that kernels call, inlined into them. In another module than theirs it must not use
+    `cuda`, which the simulator replaces in the kernel's module alone: they pass what it needs of it."""
     return function if SIMULATED else cuda.jit(device=True, forceinline=True)(function)
 
 

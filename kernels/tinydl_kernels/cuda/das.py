@@ -17,7 +17,7 @@ from . import device
 from .arrays import check_floats, name_of
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
-from .passes import THREADS, check_flat
+from .passes import THREADS, add_up, check_flat
 
 SUMS = 4  # of das_moments
 
@@ -38,22 +38,16 @@ def norms_kernel(dtype: str) -> Any:
 
     @kernel(THREADS)
     def norms(grad, pieces, parts, like):
-        shared = cuda.shared.array(THREADS, wide, ALIGNED)
+        shared = cuda.shared.array((1, THREADS), wide, ALIGNED)
         thread, piece, total = cuda.threadIdx.x, cuda.blockIdx.x, zero
         start, stop = pointer(pieces, index)[3 * piece + 1], pointer(pieces, index)[3 * piece + 2]
         for i in range(start + thread, stop, THREADS):
             g = np.float64(pointer(grad, like)[i])
             total += g * g
-        shared[thread] = total
-        cuda.syncthreads()
-        half = THREADS // 2
-        while half > 0:
-            if thread < half:
-                shared[thread] += shared[thread + half]
-            cuda.syncthreads()
-            half //= 2
+        shared[0, thread] = total
+        add_up(shared, thread, 1, cuda.syncthreads)
         if thread == 0:
-            pointer(parts, zero)[piece] = shared[0]
+            pointer(parts, zero)[piece] = shared[0, 0]
 
     return norms
 
@@ -79,14 +73,7 @@ def sizes_kernel(dtype: str) -> Any:
             squares += w * w
             products += w * g
         shared[0, thread], shared[1, thread] = squares, products
-        cuda.syncthreads()
-        half = THREADS // 2
-        while half > 0:
-            if thread < half:
-                for k in range(2):
-                    shared[k, thread] += shared[k, thread + half]
-            cuda.syncthreads()
-            half //= 2
+        add_up(shared, thread, 1, cuda.syncthreads)
         if thread < 2:
             pointer(parts, zero)[2 * piece + thread] = shared[thread, 0]
 
@@ -145,14 +132,7 @@ def moments_kernel(dtype: str) -> Any:
             w_squares += w * w
         shared[0, thread], shared[1, thread] = u_squares, m_times_u
         shared[2, thread], shared[3, thread] = w_squares, g_times_before
-        cuda.syncthreads()
-        half = THREADS // 2
-        while half > 0:
-            if thread < half:
-                for k in range(SUMS):
-                    shared[k, thread] += shared[k, thread + half]
-            cuda.syncthreads()
-            half //= 2
+        add_up(shared, thread, 1, cuda.syncthreads)
         if thread < SUMS:
             pointer(parts, zero)[SUMS * piece + thread] = shared[thread, 0]
 

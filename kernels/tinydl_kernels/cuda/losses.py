@@ -14,7 +14,7 @@ from .arrivals import arrive, counters
 from .device import ALIGNED, cuda, device_function, kernel
 from .instructions import pointer
 from .operands import divisor
-from .passes import THREADS, check_alike, divide, each
+from .passes import THREADS, add_up, check_alike, divide, each
 from .rows import LANES, SIZE, TEAMS, launch_rows
 
 INDICES = (np.int8, np.int16, np.int32, np.int64, np.uint8)
@@ -178,15 +178,15 @@ def add_to_total() -> Any:
 
     @device_function
     def add(loss, total, parts, counter):
-        shared = cuda.shared.array(SIZE, wide, ALIGNED)
+        shared = cuda.shared.array((1, SIZE), wide, ALIGNED)
         before = cuda.shared.array(1, np.int32, ALIGNED)
         thread, blocks, memory = cuda.threadIdx.x, cuda.gridDim.x, pointer(parts, zero)
-        shared[thread] = loss
+        shared[0, thread] = loss
         cuda.syncthreads()
         if thread == 0:
             found = zero
             for team in range(TEAMS):
-                found += shared[team * LANES]
+                found += shared[0, team * LANES]
             memory[cuda.blockIdx.x] = found
             before[0] = arrive(pointer(counter, integer), 0, blocks - 1)
         cuda.syncthreads()
@@ -195,16 +195,10 @@ def add_to_total() -> Any:
         found = zero
         for block in range(thread, blocks, SIZE):
             found += memory[block]
-        shared[thread] = found
-        cuda.syncthreads()
-        half = SIZE // 2
-        while half > 0:
-            if thread < half:
-                shared[thread] += shared[thread + half]
-            cuda.syncthreads()
-            half //= 2
+        shared[0, thread] = found
+        add_up(shared, thread, 1, cuda.syncthreads)
         if thread == 0:
-            pointer(total, zero)[0] = shared[0]
+            pointer(total, zero)[0] = shared[0, 0]
 
     return add
 

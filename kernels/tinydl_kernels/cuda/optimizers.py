@@ -12,7 +12,7 @@ from . import device
 from .arrays import check_floats, name_of, plain
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
-from .passes import THREADS, check_flat, each
+from .passes import THREADS, add_up, check_flat, each
 
 MOST_PARTS = 1024  # blocks that share a sum
 
@@ -224,22 +224,16 @@ def norm_kernel(dtype: str) -> Any:
 
     @kernel(THREADS)
     def sum_of_squares(elements, x, parts, like):
-        shared = cuda.shared.array(THREADS, wide, ALIGNED)
+        shared = cuda.shared.array((1, THREADS), wide, ALIGNED)
         thread = cuda.threadIdx.x
         memory, total = pointer(x, like), zero
         for i in range(cuda.blockIdx.x * THREADS + thread, elements, cuda.gridDim.x * THREADS):
             value = np.float64(memory[i])
             total += value * value
-        shared[thread] = total
-        cuda.syncthreads()
-        half = THREADS // 2
-        while half > 0:
-            if thread < half:
-                shared[thread] += shared[thread + half]
-            cuda.syncthreads()
-            half //= 2
+        shared[0, thread] = total
+        add_up(shared, thread, 1, cuda.syncthreads)
         if thread == 0:
-            pointer(parts, zero)[cuda.blockIdx.x] = shared[0]
+            pointer(parts, zero)[cuda.blockIdx.x] = shared[0, 0]
 
     return sum_of_squares
 

@@ -25,6 +25,24 @@ def divide(index, by):
     return quotient, index - quotient * by[0]
 
 
+@device_function
+def add_up(sums, thread, apart, barrier):
+    """Let sums[k, i] become, for i < apart, the sum of sums[k, i], sums[k, i + apart], sums[k, i + 2 apart] and so on.
+
+    All threads of a block call it, each with its own number; sums are in shared memory, a column for each thread, and
+    threads and apart are powers of two. Those of the upper half are added to those of the lower, over and over: in
+    the same order each time. `barrier` is cuda.syncthreads, at which all have left their numbers, and see the sums.
+    """
+    rows, half = sums.shape[0], sums.shape[1] // 2
+    barrier()
+    while half >= apart:
+        if thread < half:
+            for k in range(rows):
+                sums[k, thread] += sums[k, thread + half]
+        barrier()
+        half //= 2
+
+
 def each(function: Any, elements: int, arrays: tuple, *rest: Any) -> None:
     """Start a kernel with one thread for each element: function(elements, *addresses, *rest)."""
     device.require()

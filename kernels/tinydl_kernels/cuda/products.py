@@ -20,6 +20,7 @@ from .device import ALIGNED, MOST_BLOCKS, VECTOR_BYTES, cuda, kernel
 from .gemm import Gemm, finisher, gemm
 from .instructions import pointer
 from .operands import FOLDED, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
+from .passes import add_up
 from .tiles import Tile, WarpgroupTile, adders_of, choose
 
 SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
@@ -342,7 +343,7 @@ def adder(dtype: str, activation: str | None) -> Any:
         sums, sums_start, c, c_start, c_row, c_column, bias, has_bias, bias_start,
         sizes, steps, alpha, beta, slope,
     ):  # fmt: skip
-        shared = cuda.shared.array(ADDERS, element_type, ALIGNED)
+        shared = cuda.shared.array((1, ADDERS), element_type, ALIGNED)
         m, n, parts, together = sizes
         thread, neighbors = cuda.threadIdx.x, ADDERS // together
         turn = thread // neighbors
@@ -354,20 +355,14 @@ def adder(dtype: str, activation: str | None) -> Any:
             start = sums_start + product * parts * m * n + element
             for part in range(turn, parts, together):
                 total += sums_memory[start + part * m * n]
-        left = together
-        while left > 1:
-            shared[thread] = total
-            cuda.syncthreads()
-            left //= 2
-            if turn < left:
-                total += shared[thread + left * neighbors]
-            cuda.syncthreads()
+        shared[0, thread] = total
+        add_up(shared, thread, neighbors, cuda.syncthreads)
         if turn > 0 or element >= m * n:
             return
         row = element // n
         column = element - row * n
         place = c_start + product * steps[0] + row * c_row + column * c_column
-        value = alpha * total
+        value = alpha * shared[0, thread]
         if beta != 0:
             value += beta * c_memory[place]
         if has_bias != 0:
