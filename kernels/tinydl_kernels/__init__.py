@@ -24,19 +24,23 @@ __all__ = sorted(MODULE_OF)
 
 
 def _dispatcher(name: str) -> Callable:
-    for_type: dict[type, Callable] = {}  # of the first argument, where that is an array
+    # of the first argument, or of the one behind a name such as "relu", where that is an array
+    for_type: dict[type, Callable] = {}
     kernels: dict[bool, Callable] = {}  # on a CUDA device or not
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        # The commonest case first: every microsecond here is paid by each small layer.
+        # The commonest cases first: every microsecond here is paid by each small layer.
         known = for_type.get(type(args[0])) if args else None
+        if known is None and len(args) > 1 and type(args[0]) is str:
+            known = for_type.get(type(args[1]))
         if known is not None:
             return known(*args, **kwargs)
         on_device = _is_cuda(args, kwargs)
         if on_device not in kernels:
             kernels[on_device] = _find("cuda" if on_device else "cpu", name)
-        if args and _is_array(args[0]):
-            for_type[type(args[0])] = kernels[on_device]
+        first = args[1:2] if args and type(args[0]) is str else args[:1]
+        if first and _is_array(first[0]):
+            for_type[type(first[0])] = kernels[on_device]
         return kernels[on_device](*args, **kwargs)
 
     kernel.__name__ = kernel.__qualname__ = name
