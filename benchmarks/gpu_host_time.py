@@ -135,6 +135,7 @@ class Device:
         device.namespace, device.require = lambda: cupy.LIBRARY, lambda: None
         device.check_array, device.current = lambda where, name, x: None, lambda: 0
         device.multiprocessors = lambda: tiles.H200_MULTIPROCESSORS
+        device.name = lambda: tiles.H200
         self.wrapped = cupy.wrapped
 
     def computed(self, name: str, function: Any, args: Any, kwargs: Any) -> Any:

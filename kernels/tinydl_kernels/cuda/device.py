@@ -61,6 +61,7 @@ __all__ = [
     "launch",
     "memory",
     "multiprocessors",
+    "name",
     "namespace",
     "place",
     "require",
@@ -182,6 +183,11 @@ def place() -> tuple[int, int, int]:
 def multiprocessors() -> int:
     """How many multiprocessors the device has; in the simulator, as many as an H200."""
     return 132 if SIMULATED else launching.attribute("MULTIPROCESSOR_COUNT", current())
+
+
+def name() -> str:
+    """What the driver calls the device; in the simulator, an H200's name."""
+    return "NVIDIA H200" if SIMULATED else launching.name(current())
 
 
 def capability() -> tuple[int, int]:

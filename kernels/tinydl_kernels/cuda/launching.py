@@ -236,6 +236,14 @@ def attribute(name: str, device: int) -> int:
     return _asked(asking, driver.cuDeviceGetAttribute(which, device))
 
 
+@functools.cache
+def name(device: int) -> str:
+    """What the driver calls a device."""
+    asking = f"asking device {device} for its name"
+    _asked(asking, driver.cuInit(0))
+    return _asked(asking, driver.cuDeviceGetName(256, device)).partition(b"\0")[0].decode()
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 # What a kernel does wrong shows long after it was started: whatever is asked of the driver next gets this.

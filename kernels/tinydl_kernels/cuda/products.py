@@ -155,9 +155,8 @@ def multiply(
     a_place, b_place, c_place = device.memory(a), device.memory(b), device.memory(c)
     bias_place = c_place if bias is None else device.memory(bias)
     aligned = not a_place % VECTOR_BYTES, not b_place % VECTOR_BYTES, not c_place % VECTOR_BYTES
-    hopper = precision is not None and device.capability() == warpgroups.COMPUTE
-    ending = Ending(bias is not None, alpha, beta, activation)
-    plan = planned(product, c.dtype.char, aligned, ending, precision, tile, parts, hopper, choose)
+    ending, gpu = Ending(bias is not None, alpha, beta, activation), device.current()
+    plan = planned(product, c.dtype.char, aligned, ending, precision, tile, parts, gpu, choose)
     if plan.workspace is None:
         target = c_place
     else:
@@ -206,21 +205,24 @@ def planned(
     precision: str | None,
     tile: Tile | WarpgroupTile | None,
     parts: int | None,
-    hopper: bool,
+    gpu: int,
     choose: Callable,
 ) -> Plan:
     """
     Args:
         aligned: whether A, B and C begin at multiples of 16 bytes.
-        hopper: the GPU has the instructions of warpgroups.
+        gpu: the current device's number, of which this plan is: another may have fewer multiprocessors.
         choose: `tiles.choose`.
     """
     (m, n, k), stack, c = product.sizes, product.stack, product.c
     if not (m and n and stack):
         return Plan([])
-    name, there = np.dtype(dtype).name, device.multiprocessors()
     images, by_line = FOLDED in (*product.a.layout, *product.b.layout), c.kind == LINE
-    chosen = choose(name, m, n, k, stack, precision, images, by_line, there, hopper and by_line)
+    packs = precision is not None and by_line and device.capability() == warpgroups.COMPUTE
+    chosen = choose(
+        np.dtype(dtype).name, m, n, k, stack, precision, images, by_line,
+        device.multiprocessors(), packs, device.name(),
+    )  # fmt: skip
     tile, parts = tile or chosen[0], parts or chosen[1]
     workspace, added = None, []
     if parts > 1:

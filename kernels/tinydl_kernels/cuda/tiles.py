@@ -1,6 +1,7 @@
 """Sizes of the tiles in which matrix products are computed, and which of them is taken.
 
-`tuned` holds what was measured on a GPU; for all else, and where nothing was measured, `estimate` decides.
+`tuned` holds what was measured on a GPU, and decides on such a GPU. For all else, and for what was not measured,
+`estimate` does.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class WarpgroupTile(NamedTuple):
         )
 
 
-H200_MULTIPROCESSORS = 132
+H200, H200_MULTIPROCESSORS = "NVIDIA H200", 132
 
 # Large tiles make more of what they load, small ones give all multiprocessors something to do.
 #
@@ -134,15 +135,18 @@ def choose(
     may_split: bool = True,
     multiprocessors: int = H200_MULTIPROCESSORS,
     warpgroups: bool = False,
+    gpu: str = H200,
 ) -> tuple[Tile | WarpgroupTile, int]:
     """The tile for a product of (m, k) by (k, n), and into how many parts the sum is cut.
 
     Args:
         images: an operand is read from images; then each thread should have few copies to note.
         warpgroups: the GPU has their instructions, and C is written row by row.
+        gpu: its name. What was measured on another is no use.
     """
     table = available(dtype, m, n, k, products, precision, images, warpgroups)
-    measured = tuned.CHOICES.get((kind_of(dtype, precision), *shape_class(m, n, k)))
+    choices = tuned.CHOICES if gpu == tuned.DEVICE else {}
+    measured = choices.get((precision or dtype, *shape_class(m, n, k)))
     if measured and measured[0] in table and products == 1 and not images:
         tile = table[measured[0]]
         allowed = [p for p in parts_of(k, tile) if p <= measured[1]]
@@ -168,16 +172,12 @@ def available(
     warpgroups: bool = False,
 ) -> dict[str, Tile | WarpgroupTile]:
     """The tiles that a product can be computed with, by name."""
-    table = TILES[kind_of(dtype, precision)]
+    table = TILES["tensor cores" if precision else dtype]
     if images:
         return {name: tile for name, tile in table.items() if suits_images(tile, precision)}
     fits_grid = max(m, n, k) <= MOST_PACKED and products <= MOST_BLOCKS
     packed = precision is not None and warpgroups and k > 0 and fits_grid
     return {**table, **WARPGROUP_TILES} if packed else {**table}
-
-
-def kind_of(dtype: str, precision: str | None) -> str:
-    return "tensor cores" if precision else dtype
 
 
 def shape_class(*sizes: int) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Measure which tile is best for which shapes, and write `tuned`:  python -m tinydl_kernels.cuda.tune
 
 Each class of shapes is represented by one shape. All tiles, and all numbers of parts into which the sum can
-be cut, multiply the same random matrices; the median of several runs decides. Takes some minutes.
+be cut, multiply the same random matrices; the median of several runs decides. Takes some minutes. What is written
+counts on GPUs of the same name.
 """
 
 from __future__ import annotations
@@ -10,28 +11,37 @@ import argparse
 import datetime
 import functools
 import itertools
+import os
 import statistics
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import device, products, tiles, warpgroups
-from .operands import line
-from .products import Product, Result, matrix
+try:
+    from . import device, products, tiles, warpgroups
+    from .operands import line
+    from .products import Product, Result, matrix
+except ImportError as error:
+    if __name__ == "__main__":
+        print(f"tune measures on a GPU: {error}", file=sys.stderr)
+        sys.exit(2)
+    raise
 
 SIZES = (8, 32, 128, 512, 2048, 8192)  # one for each class of `tiles.shape_class`
 LARGEST = 2**35  # multiply-adds; larger products go like the next smaller class
 KINDS = {
     "float32": ("float32", None),
     "float64": ("float64", None),
-    "tensor cores": ("float32", "tf32"),
-}
+    "tf32": ("float32", "tf32"),
+    "bf16": ("float32", "bf16"),
+}  # what is multiplied, and how exactly
 RUNS, CALLS = 7, 5
 
 HEADER = '''"""The best tile for each class of shapes, written by `python -m tinydl_kernels.cuda.tune` on a GPU.
 
-CHOICES: {{(kind, class of M, of N, of K): (tile, parts)}}, see `tiles.TILES` and `tiles.shape_class`.
+CHOICES: {{(precision or else dtype, class of M, of N, of K): (tile, parts)}}, see `tiles.choose`. They count on GPUs
+of the name DEVICE.
 """
 
 DEVICE = {device!r}
@@ -109,16 +119,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("tuned.py"))
     out = parser.parse_args().out
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        parser.error(f"{out} cannot be written; --out names another file")
     try:
+        if device.SIMULATED:
+            raise RuntimeError("NUMBA_ENABLE_CUDASIM is set, which simulates one")
         device.require()
     except (RuntimeError, ImportError) as error:
         print(f"tune measures on a GPU: {error}", file=sys.stderr)
         sys.exit(2)
-    cupy = device.namespace()
-    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
-    with cupy.cuda.Stream(non_blocking=True):  # the default stream cannot be captured
-        write(out, tune(median_seconds), name, datetime.date.today().isoformat())
-    print(f"{out}: measured on {name}")
+    with device.namespace().cuda.Stream(non_blocking=True):  # the default stream cannot be captured
+        write(out, tune(median_seconds), device.name(), datetime.date.today().isoformat())
+    print(f"{out}: measured on {device.name()}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The best tile for each class of shapes, written by `python -m tinydl_kernels.cuda.tune` on a GPU.
 
-CHOICES: {(kind, class of M, of N, of K): (tile, parts)}, see `tiles.TILES` and `tiles.shape_class`.
-Nothing has been measured on a GPU yet: the table is empty, and `tiles.estimate` decides.
+CHOICES: {(precision or else dtype, class of M, of N, of K): (tile, parts)}, see `tiles.choose`. They count on GPUs
+of the name DEVICE. Nothing has been measured yet: the table is empty, and `tiles.estimate` decides.
 """
 
 DEVICE = "NVIDIA H200"

@@ -249,6 +249,6 @@ def test_what_is_kept_on_a_device_is_one_streams_own(monkeypatch):
 
 
 def test_what_the_driver_says_of_a_device():
-    assert device.multiprocessors() == 132
+    assert device.multiprocessors() == 132 and device.name() == "NVIDIA H200"
     with pytest.raises(RuntimeError, match=r"asking device 7 for COMPUTE_CAPABILITY_MAJOR failed"):
         launching.capability(7)

@@ -3,6 +3,8 @@ that a few threads suffice, with all memory poisoned before it is written."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -396,33 +398,80 @@ def test_a_long_sum_is_shared_by_all_multiprocessors():
 
 
 def test_tuning(tmp_path, monkeypatch):
-    """What was measured to be best is written to a table, and taken from there."""
+    """What was measured to be best is written to a table, each precision for itself, and taken from there on a GPU of
+    the same name."""
     import runpy
 
     from tinydl_kernels.cuda import tune, tuned
 
-    best = tiles.TILES["float32"]["4x128"], 2
+    best = {None: ("4x128", 2), "tf32": ("w128x256", 2), "bf16": ("64x64", 1)}
+    every = {**tiles.TILES["float32"], **tiles.TILES["tensor cores"], **tiles.WARPGROUP_TILES}
     asked = []
     monkeypatch.setattr(
-        products, "multiply", lambda *a, tile, parts, **k: asked.append((tile, parts))
+        products,
+        "multiply",
+        lambda *a, tile, parts, precision: asked.append((precision, tile, parts)),
     )
     monkeypatch.setattr(tune, "_random", lambda shape, dtype: np.zeros(shape, dtype))
 
     def seconds_of(call):
         call()
-        return 1.0 if asked[-1] == best else 2.0
+        precision, tile, parts = asked[-1]
+        name, wanted = best[precision]
+        table = tiles.TILES["tensor cores" if precision else "float32"] | tiles.WARPGROUP_TILES
+        return 1.0 if (table[name], wanted) == (tile, parts) else 2.0
 
-    choices = tune.tune(seconds_of, sizes=(8, 2048), kinds=("float32",))
-    assert choices["float32", 0, 4, 4] == ("4x128", 2)
-    assert {tile for tile, _ in asked} == set(tiles.TILES["float32"].values())
+    choices = tune.tune(seconds_of, sizes=(8, 2048), kinds=("float32", "tf32", "bf16"))
+    for precision, choice in best.items():
+        assert choices[precision or "float32", 0, 4, 4] == choice
+    assert {tile for _, tile, _ in asked} == set(every.values()) | set(
+        tiles.TILES["float32"].values()
+    )
     tune.write(tmp_path / "table.py", choices, "a GPU", "2026-01-01")
     table = runpy.run_path(str(tmp_path / "table.py"))
     assert (table["DEVICE"], table["CHOICES"]) == ("a GPU", choices)
+
+    def chosen(precision, gpu="a GPU", may_split=True):
+        return tiles.choose(
+            "float32", 9, 3000, 1500, 1, precision, False, may_split, 132, True, gpu
+        )
+
+    estimated = {precision: chosen(precision) for precision in best}
     monkeypatch.setattr(tuned, "CHOICES", table["CHOICES"])
+    monkeypatch.setattr(tuned, "DEVICE", table["DEVICE"])
     tiles.choose.cache_clear()
-    assert tiles.choose("float32", 9, 3000, 1500, 1) == best
-    assert tiles.choose("float32", 9, 3000, 1500, 1, may_split=False) == (best[0], 1)
+    for precision, (name, parts) in best.items():
+        tile = tiles.available("float32", 9, 3000, 1500, 1, precision, warpgroups=True)[name]
+        assert chosen(precision) == (tile, parts)
+        assert chosen(precision, may_split=False) == (tile, 1)
+        assert chosen(precision, gpu="another") == estimated[precision] != (tile, parts)
     tiles.choose.cache_clear()
+
+
+def test_the_shipped_table_names_tiles_that_exist():
+    from tinydl_kernels.cuda import tune, tuned
+
+    for (kind, *classes), (name, parts) in tuned.CHOICES.items():
+        dtype, precision = tune.KINDS[kind]
+        assert name in tiles.available(dtype, 1, 1, 1, 1, precision, warpgroups=True)
+        assert all(0 <= c <= 5 for c in classes) and parts & (parts - 1) == 0
+
+
+def test_each_gpu_has_plans_of_its_own(monkeypatch):
+    """One with fewer multiprocessors cuts a long sum into fewer parts, also after another has cut it."""
+    m, n, k = sizes = 128, 128, 2**14
+    operands = products.matrix(4, k, 1), products.matrix(4, 1, n)
+    product = products.Product(*operands, products.Result(products.line(n)), sizes)
+    a, b, c = (np.zeros(1, np.float32) for _ in range(3))
+    shapes = []
+    library = SimpleNamespace(empty=lambda shape, dtype: shapes.append(shape) or c)
+    monkeypatch.setattr(device, "namespace", lambda: library)
+    monkeypatch.setattr(products, "start", lambda *a: None)
+    for gpu, there in ((0, 132), (1, 14), (0, 132)):
+        monkeypatch.setattr(device, "current", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(device, "multiprocessors", lambda there=there: there)
+        products.multiply(product, a, b, c)
+    assert shapes == [(64, m, n), (16, m, n), (64, m, n)]
 
 
 def test_classes_of_shapes():

@@ -94,6 +94,7 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
         patch.setattr(device, "current", lambda: 0)
         patch.setattr(device, "capability", lambda: (9, 0))
         patch.setattr(device, "multiprocessors", lambda: tiles.H200_MULTIPROCESSORS)
+        patch.setattr(device, "name", lambda: tiles.H200)
         patch.setattr(device, "namespace", lambda: library)
         call()
     return found
