@@ -5,7 +5,7 @@
 # TORCH_PYTHON has PyTorch (.venv-peers/bin/python). As root it measures over emulated links, too. PYTHON=… runs the
 # scripts themselves.
 set -e
-mpi=$1
+mpi=${1:?usage: benchmarks/measure_distributed.sh MPI_PYTHON [TORCH_PYTHON]}
 torch=$2
 here=$(dirname "$0")/distributed
 
