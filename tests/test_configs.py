@@ -61,7 +61,7 @@ def test_unknown_names_list_the_known_and_suggest_the_nearest():
 
 @pytest.mark.parametrize("data", [3, None, [], {}, {"class": 3}, {"config": {}}])
 def test_data_of_another_form_is_refused(data):
-    with pytest.raises(ValueError, match="a thing is given by its name or as"):
+    with pytest.raises(ValueError, match="expected the name of the thing, the thing itself or"):
         from_config(data, TABLE, "thing")
 
 

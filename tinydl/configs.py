@@ -8,7 +8,7 @@ says so (the way in which Keras' model files were exploited, CVE-2025-1550).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def from_config(data: Any, table: Mapping[str, type[T]], kind: str) -> T:
         return lookup(data, table, kind)()
     if not (isinstance(data, dict) and isinstance(data.get("class"), str)):
         raise ValueError(
-            f"a {kind} is given by its name or as {{'class': …, 'config': …}}, got {data!r}"
+            f"expected the name of the {kind}, the {kind} itself or {{'class': …, 'config': …}}, got {data!r}"
         )
     arguments = data.get("config", {})
     cls = lookup(data["class"], table, kind)
@@ -48,6 +48,12 @@ def lookup(name: str, table: Mapping[str, type[T]], kind: str) -> type[T]:
     by_name.update({cls.__name__.lower(): cls for cls in table.values()})
     if name.lower() in by_name:
         return by_name[name.lower()]
-    near = difflib.get_close_matches(name.lower(), by_name, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise ValueError(f"unknown {kind} {name!r}{hint}: expected one of {', '.join(sorted(table))}")
+    raise ValueError(
+        f"unknown {kind} {name!r}{near(name.lower(), by_name)}: expected one of {', '.join(sorted(table))}"
+    )
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The ``known`` name that was probably meant, as the words for an error message; "" where none is alike."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

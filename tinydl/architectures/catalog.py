@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import inspect
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from tinydl.architectures.convolutional import cnn, lenet
 from tinydl.architectures.mlp import mlp
 from tinydl.architectures.resnet import resnet8, resnet20
+from tinydl.configs import near
 from tinydl.layers.base import Shape
 from tinydl.training.model import BaseModel
 
@@ -50,10 +50,8 @@ def build(architecture: str, input_shape: Shape, classes: int, *, seed: int = 0)
 def by_name(name: str) -> Builder:
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise ValueError(
-        f"unknown architecture {name!r}{hint}: expected one of {', '.join(ARCHITECTURES)}, "
+        f"unknown architecture {name!r}{near(name, ARCHITECTURES)}: expected one of {', '.join(ARCHITECTURES)}, "
         "or a file of your own as FILE.py:FUNCTION"
     )
 

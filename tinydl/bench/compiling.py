@@ -128,14 +128,14 @@ def names() -> list[str]:
 
 def jobs(asked: list[str]) -> list[str]:
     """The single jobs behind names of groups and of jobs, each once."""
-    import difflib
+    from tinydl.configs import near
 
     known = names()
     for name in asked:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"unknown {name!r}{hint}: expected some of {', '.join(known)}")
+            raise ValueError(
+                f"unknown {name!r}{near(name, known)}: expected some of {', '.join(known)}"
+            )
     return list(dict.fromkeys(job for name in asked for job in GROUPS.get(name, (name,))))
 
 

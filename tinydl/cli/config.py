@@ -22,7 +22,6 @@ nearest right name.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from tinydl.configs import lookup
+from tinydl.configs import lookup, near
 from tinydl.optimizers import OPTIMIZERS
 
 
@@ -222,11 +221,6 @@ def known_keys(path: list[str]) -> list[str]:
     for key in path:
         section = section.model_fields[key].annotation
     return list(section.model_fields)
-
-
-def near(name: str, known: list[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean '{match[0]}'?)" if match else ""
 
 
 def line_of(path: list[str], text: str) -> int | None:

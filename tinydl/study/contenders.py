@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import zlib
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinydl.architectures.catalog import from_file
+from tinydl.configs import near
 from tinydl.optimizers import OPTIMIZERS, Optimizer
 from tinydl.optimizers.schedules import CosineDecay, Schedule
 
@@ -117,11 +117,9 @@ def get(name: str) -> Kind:
     if name in KINDS:
         return KINDS[name]
     if ".py" not in name:
-        near = difflib.get_close_matches(name, KINDS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"unknown optimizer {name!r}{hint}: expected one of {', '.join(KINDS)}, or a function in a file of "
-            "your own as FILE.py:FUNCTION"
+            f"unknown optimizer {name!r}{near(name, KINDS)}: expected one of {', '.join(KINDS)}, or a "
+            "function in a file of your own as FILE.py:FUNCTION"
         )
     return own(name)
 

@@ -24,7 +24,6 @@ Whoever tunes DAS looks at the tasks marked "developed" alone, so that the other
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Callable
@@ -36,6 +35,7 @@ from numpy.typing import NDArray
 
 from tinydl.architectures import build
 from tinydl.architectures.catalog import from_file
+from tinydl.configs import near
 from tinydl.data import Standardize, load
 from tinydl.initializers import RandomNormal, VarianceScaling
 from tinydl.layers import GRU, LSTM, Conv2D, Dense, Embedding, Flatten, MaxPool2D
@@ -394,11 +394,9 @@ def get(name: str) -> Task:
     if name in TASKS:
         return TASKS[name]
     if ".py" not in name:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"unknown task {name!r}{hint}: expected one of {', '.join(TASKS)}, or a function in a file of your own "
-            "as FILE.py:FUNCTION"
+            f"unknown task {name!r}{near(name, TASKS)}: expected one of {', '.join(TASKS)}, or a "
+            "function in a file of your own as FILE.py:FUNCTION"
         )
     return own(name)
 

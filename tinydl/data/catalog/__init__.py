@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinydl.configs import near
 from tinydl.data.dataset import Dataset
 from tinydl.data.errors import DataError, MissingDataError
 from tinydl.data.folders import data_root
@@ -168,9 +168,9 @@ def info(name: str) -> Entry:
     """What is known of a data set without reading it."""
     if name in CATALOG:
         return CATALOG[name]
-    near = difflib.get_close_matches(name.lower(), CATALOG, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise DataError(f"unknown data set {name!r}{hint}: expected one of {', '.join(CATALOG)}")
+    raise DataError(
+        f"unknown data set {name!r}{near(name.lower(), CATALOG)}: expected one of {', '.join(CATALOG)}"
+    )
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> Dataset:
