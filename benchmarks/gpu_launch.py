@@ -94,8 +94,11 @@ def again_with_stand_in() -> int:
 
 
 def main() -> int:
-    from tinydl_kernels.cuda import device
-
+    try:
+        from tinydl_kernels.cuda import device
+    except ImportError as error:
+        print(f"gpu_launch: {error}", file=sys.stderr)
+        return 2
     if device.SIMULATED:
         raise SystemExit("gpu_launch: not with NUMBA_ENABLE_CUDASIM=1")
     if STAND_IN in os.environ:

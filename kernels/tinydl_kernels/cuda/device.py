@@ -81,7 +81,10 @@ def require() -> None:
         return
     if not cuda.is_available():
         raise RuntimeError(f"no CUDA device can be used here: {_reason()}")
-    _cupy()
+    try:
+        _cupy().cuda.runtime.getDeviceCount()
+    except RuntimeError as error:  # CuPy's runtime may be newer than the driver
+        raise RuntimeError(f"no CUDA device can be used here: CuPy finds {error}") from error
 
 
 def _reason() -> str:

@@ -16,6 +16,7 @@ from tinydl_kernels.cuda import arrivals, compiling, device, launching, linear
 from tinydl_kernels.cuda.device import cuda, kernel
 
 DRIVER = ctypes.CDLL("libcuda.so.1")
+require = device.require
 
 
 class Last(ctypes.Structure):
@@ -252,3 +253,14 @@ def test_what_the_driver_says_of_a_device():
     assert device.multiprocessors() == 132 and device.name() == "NVIDIA H200"
     with pytest.raises(RuntimeError, match=r"asking device 7 for COMPUTE_CAPABILITY_MAJOR failed"):
         launching.capability(7)
+
+
+def test_a_driver_older_than_cupys_runtime(monkeypatch):
+    def count():
+        raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+
+    runtime = SimpleNamespace(getDeviceCount=count)
+    library = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setattr(device, "_cupy", lambda: library)
+    with pytest.raises(RuntimeError, match=r"^no CUDA device can be used here: CuPy finds cudaErr"):
+        require()

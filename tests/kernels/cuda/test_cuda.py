@@ -63,6 +63,23 @@ def test_tuning_without_a_gpu_says_so(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "script", ["kernels/tinydl_kernels/cuda/tune.py", "benchmarks/gpu_check.py", "benchmarks/gpu_launch.py"]
+)  # fmt: skip
+def test_without_numba_cuda_one_line_says_so(script):
+    path = ROOT / script
+    start = f"runpy.run_path({str(path)!r}, run_name='__main__')"
+    if "kernels" in script:
+        start = "runpy.run_module('tinydl_kernels.cuda.tune', run_name='__main__', alter_sys=True)"
+    code = f"import runpy, sys; sys.modules['numba_cuda'] = None; sys.path.insert(0, {str(path.parent)!r}); {start}"
+    places = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "kernels")))}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=os.environ | places, capture_output=True, text=True)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert re.match(r"[\w ]+: numba-cuda, .* is missing: pip install 'tinydl\[cuda\]'", line)
+
+
 @pytest.mark.skipif(HAS_NUMBA_CUDA, reason="numba-cuda is installed")
 def test_what_is_missing_is_named():
     from tinydl_kernels import cuda
