@@ -54,12 +54,13 @@ def test_batch_norm_equals_its_definition(dtype, shape, seed):
     check()
     assert_close(out, reference.batch_norm_apply(*double(*arguments)), 16)
 
-    sums = cpu.batch_norm_grad_sums(grad, x, mean, inv_std)
-    want = reference.batch_norm_grad_sums(*double(grad, x, mean, inv_std))
+    dz, *sums = cpu.batch_norm_grad_sums(grad, x, mean, inv_std)
+    assert dz is grad
+    _, *want = reference.batch_norm_grad_sums(*double(grad, x, mean, inv_std))
     for a, b in zip(sums, want, strict=True):
         assert_close(a, b, 32, scale=np.sqrt(len(x)))
     totals = gamma.copy(), beta.copy()
-    again = cpu.batch_norm_grad_sums(grad, x, mean, inv_std, *totals)
+    _, *again = cpu.batch_norm_grad_sums(grad, x, mean, inv_std, *totals)
     np.testing.assert_array_equal(again, sums)
     np.testing.assert_array_equal(totals, (gamma + sums[0], beta + sums[1]))
 
@@ -68,6 +69,26 @@ def test_batch_norm_equals_its_definition(dtype, shape, seed):
     assert cpu.batch_norm_grad_input(*arguments, out=out) is out
     check()
     assert_close(out, reference.batch_norm_grad_input(*double(*arguments)), 64)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "sigmoid", "tanh"])
+def test_an_activation_behind_batch_norm_is_that_of_its_own_kernel(name):
+    x, grad, gamma, beta, mean, inv_std = problem((50, 3), np.float32, 2)
+    z = cpu.batch_norm_apply(x, mean, inv_std, gamma, beta)
+    y = cpu.batch_norm_apply(x, mean, inv_std, gamma, beta, activation=name)
+    np.testing.assert_array_equal(y, cpu.activation(name, z))
+    dz = cpu.activation_grad(name, grad, None, y)
+    found = cpu.batch_norm_grad_sums(grad, x, mean, inv_std, activation=name, y=y)
+    expected = cpu.batch_norm_grad_sums(dz, x, mean, inv_std)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    arguments = double(x, mean, inv_std, gamma, beta)
+    assert_close(y, reference.batch_norm_apply(*arguments, activation=name), 32)
+    want = reference.batch_norm_grad_sums(
+        *double(grad, x, mean, inv_std), activation=name, y=np.float64(y)
+    )
+    for a, b in zip(found, want, strict=True):
+        assert_close(a, b, 32, scale=np.sqrt(len(x)))
 
 
 def test_moments_of_a_batch_move_the_running_ones():
@@ -94,7 +115,7 @@ def test_batch_norm_gradients_of_the_definitions(shape, seed):
     inv_std = 1 / np.sqrt(var + EPS)
 
     def sums(grad):
-        return reference.batch_norm_grad_sums(grad, x, mean, inv_std)
+        return reference.batch_norm_grad_sums(grad, x, mean, inv_std)[1:]
 
     def dx(grad):
         return reference.batch_norm_grad_input(grad, x, gamma, mean, inv_std, *sums(grad), len(x))
@@ -196,7 +217,7 @@ def test_results_do_not_depend_on_threads():
 
     def run():
         y, row_mean, row_inv_std = cpu.layer_norm(x, gamma, beta, EPS)
-        sums = cpu.batch_norm_grad_sums(grad, x, mean, inv_std)
+        _, *sums = cpu.batch_norm_grad_sums(grad, x, mean, inv_std)
         return [
             *cpu.column_moments(x),
             cpu.batch_norm_apply(x, mean, inv_std, gamma, beta),

@@ -25,6 +25,29 @@ def test_layer_norm_contract(shape, center, scale):
     check_layer(layer, same_numbers().normal(2.0, 3.0, size=shape))
 
 
+@few_examples
+@given(shapes, st.sampled_from(["sigmoid", "tanh", "silu", "softmax"]), st.booleans())
+def test_batch_norm_with_an_activation_contract(shape, activation, training):
+    layer = BatchNorm(0.9, 1e-2, activation=activation)
+    check_layer(layer, same_numbers().normal(2.0, 3.0, size=shape), training=training)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu"])
+def test_batch_norm_with_an_activation_is_both_layers(name):
+    x, grad = (rng.normal(size=(8, 5, 5, 3)).astype(np.float32) for _ in range(2))
+    layers = [
+        [BatchNorm(activation=name)],
+        [BatchNorm(), tl.layers.Activation(name)],
+    ]
+    results = []
+    for part in layers:
+        chain = built(tl.layers.Chain(part), x)
+        y = chain.forward(x, training=True)
+        results.append([y, chain.backward(grad), *(p.grad for p in chain.parameters())])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_batch_norm_with_moved_statistics():
     """Inference after training, where the running moments are neither 0 nor 1."""
     x = rng.normal(2.0, 3.0, size=(8, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinydl.layers import BatchNorm, Conv2D, Dense, GlobalAvgPool2D, Layer, ReLU, Residual
+from tinydl.layers import BatchNorm, Conv2D, Dense, GlobalAvgPool2D, Layer, Residual
 from tinydl.layers.base import Shape
 from tinydl.training.model import Sequential
 
@@ -19,24 +19,27 @@ def convolution(filters: int, kernel_size: int = 3, strides: int = 1) -> Conv2D:
     )
 
 
+def normalization(activation: str | None = None) -> BatchNorm:
+    return BatchNorm(momentum=0.9, epsilon=1e-5, activation=activation)
+
+
 def basic_block(filters: int, strides: int) -> Residual:
     """relu(F(x) + x), F = conv, norm, relu, conv, norm; a strided 1 × 1 convolution fits x where shapes change."""
     body = [
         convolution(filters, strides=strides),
-        BatchNorm(momentum=0.9, epsilon=1e-5),
-        ReLU(),
+        normalization("relu"),
         convolution(filters),
-        BatchNorm(momentum=0.9, epsilon=1e-5),
+        normalization(),
     ]
     shortcut: list[Layer] | None = None
     if strides != 1:
-        shortcut = [convolution(filters, 1, strides), BatchNorm(momentum=0.9, epsilon=1e-5)]
+        shortcut = [convolution(filters, 1, strides), normalization()]
     return Residual(body, shortcut=shortcut, activation="relu")
 
 
 def resnet(input_shape: Shape, classes: int, blocks: int, seed: int, name: str) -> Sequential:
     """Depth 6 · blocks + 2: three stages of ``blocks`` blocks with 16, 32 and 64 filters."""
-    layers: list[Layer] = [convolution(16), BatchNorm(momentum=0.9, epsilon=1e-5), ReLU()]
+    layers: list[Layer] = [convolution(16), normalization("relu")]
     for stage, filters in enumerate((16, 32, 64)):
         for block in range(blocks):
             layers.append(basic_block(filters, strides=2 if stage > 0 and block == 0 else 1))

@@ -32,6 +32,8 @@ class ActivationFunction:
             raise ValueError(f"unknown activation {name!r}: expected one of {', '.join(NAMES)}")
         self.name: str = name
         self.fused = name if name in FUSED else None
+        self.z: NDArray | None = None
+        self.y: NDArray | None = None
 
     def forward(self, z: NDArray) -> NDArray:
         """``z``: what the kernel that was told ``fused`` returned."""

@@ -11,11 +11,13 @@ import tinydl_kernels as kernels
 from tinydl.configs import as_config
 from tinydl.devices import namespace
 from tinydl.initializers import get as get_initializer
+from tinydl.layers.activations import ActivationFunction
 from tinydl.layers.base import Layer, Shape
 
 
 class BatchNorm(Layer):
-    """y = γ x̂ + β with x̂ = (x - μ) / σ, for each channel (the last axis).
+    """y = f(z) with z = γ x̂ + β and x̂ = (x - μ) / σ, for each channel (the last axis); f, the ``activation``, is by
+    default none.
 
     Shapes: x (N, …, C), γ, β, μ, σ (C,). As rows x (M, C), where M counts all axes but the last;
     in training
@@ -28,11 +30,12 @@ class BatchNorm(Layer):
 
     Since μ and σ depend on every x_i, two sums come back through them:
 
-        dL/dγ = Σ_i dL/dy_i ⊙ x̂_i           dL/dβ = Σ_i dL/dy_i
-        dL/dx_i = γ/σ (dL/dy_i - 1/M dL/dβ - x̂_i/M dL/dγ)
+        dL/dz = dL/dy ⊙ f'(z)
+        dL/dγ = Σ_i dL/dz_i ⊙ x̂_i           dL/dβ = Σ_i dL/dz_i
+        dL/dx_i = γ/σ (dL/dz_i - 1/M dL/dβ - x̂_i/M dL/dγ)
 
     In inference, when the layer is frozen (``trainable = False``) and in an empty batch (M = 0), μ and v
-    are the running ones, constants, and dL/dx_i = γ/σ dL/dy_i.
+    are the running ones, constants, and dL/dx_i = γ/σ dL/dz_i.
 
     v is the population variance (divided by M), in the running one too, as in Keras.
 
@@ -48,6 +51,7 @@ class BatchNorm(Layer):
         scale: bool = True,
         beta_initializer: Any = "zeros",
         gamma_initializer: Any = "ones",
+        activation: str | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name)
@@ -59,6 +63,7 @@ class BatchNorm(Layer):
         self.scale = scale
         self.beta_initializer = get_initializer(beta_initializer)
         self.gamma_initializer = get_initializer(gamma_initializer)
+        self.activation = ActivationFunction(activation)
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         add_scale_and_shift(self, input_shape, rng)
@@ -77,14 +82,17 @@ class BatchNorm(Layer):
             self.mean, var = self.state["running_mean"].copy(), self.state["running_var"]
             self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
         gamma, beta = scale_and_shift(self)
-        return kernels.batch_norm_apply(self.x, self.mean, self.inv_std, gamma, beta).reshape(
-            x.shape
+        y = kernels.batch_norm_apply(
+            self.x, self.mean, self.inv_std, gamma, beta, activation=self.activation.fused
         )
+        return self.activation.forward(y).reshape(x.shape)
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
-        dy = grad_output.reshape(self.x.shape)  # (M, C)
-        dgamma, dbeta = kernels.batch_norm_grad_sums(
-            dy, self.x, self.mean, self.inv_std, *gradients(self)
+        f, dy = self.activation, grad_output.reshape(self.x.shape)  # (M, C)
+        if not f.fused:
+            dy = f.backward(dy)
+        dz, dgamma, dbeta = kernels.batch_norm_grad_sums(
+            dy, self.x, self.mean, self.inv_std, *gradients(self), activation=f.fused, y=f.y
         )
         if not self.needs_input_grad:
             return None
@@ -95,7 +103,7 @@ class BatchNorm(Layer):
         else:  # μ and σ are constants: nothing comes back through them
             dgamma, dbeta, count = np.zeros_like(dgamma), np.zeros_like(dbeta), 1
         return kernels.batch_norm_grad_input(
-            dy, self.x, gamma, self.mean, self.inv_std, dgamma, dbeta, count
+            dz, self.x, gamma, self.mean, self.inv_std, dgamma, dbeta, count
         ).reshape(grad_output.shape)
 
     def has_rows(self, x: NDArray) -> bool:
@@ -116,7 +124,11 @@ class BatchNorm(Layer):
         return dgamma, dbeta
 
     def config(self) -> dict[str, Any]:
-        return {"momentum": self.momentum, **scale_and_shift_config(self)}
+        return {
+            "momentum": self.momentum,
+            **scale_and_shift_config(self),
+            "activation": self.activation.name,
+        }
 
 
 # ---- γ and β, which layer normalization has as well ------------------------------------------------

@@ -16,6 +16,8 @@ from numba import prange
 from ..reference.normalization import running_moments  # C numbers only: nothing to gain
 from ._jit import jit
 from ._passes import Pass, check_floats, check_out, check_shape, overlaps
+from .activations import activation as activate
+from .activations import activation_grad
 from .layer_normalization import layer_norm, layer_norm_grad
 
 __all__ = [
@@ -275,14 +277,18 @@ def batch_norm_apply(
     gamma: np.ndarray,
     beta: np.ndarray,
     out: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
 ) -> np.ndarray:
-    """y = gamma * (x - mean) * inv_std + beta. See `reference.batch_norm_apply`."""
+    """y = activation(gamma * (x - mean) * inv_std + beta). See `reference.batch_norm_apply`."""
     name = "batch_norm_apply"
     _check_columns(name, {"x": x}, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
     result = _result(name, out, x, x)
     if x.size:
         vectors = mean.ravel(), gamma * inv_std, beta.ravel()
         _APPLY(x.size, *_split(x), *vectors, *_split(result))
+    if activation is not None:
+        activate(activation, result, result)
     return _given(result, out)
 
 
@@ -293,9 +299,14 @@ def batch_norm_grad_sums(
     inv_std: np.ndarray,
     gamma_grad: np.ndarray | None = None,
     beta_grad: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
+    *,
+    activation: str | None = None,
+    y: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """dz (M, C), dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
     name = "batch_norm_grad_sums"
+    if activation is not None:
+        grad = activation_grad(activation, grad, None, y)
     _check_columns(name, {"x": x, "grad": grad}, mean=mean, inv_std=inv_std)
     columns = x.shape[1]
     dgamma, dbeta = np.zeros(columns, x.dtype), np.zeros(columns, x.dtype)
@@ -309,7 +320,7 @@ def batch_norm_grad_sums(
         gamma_grad += dgamma
     if beta_grad is not None:
         beta_grad += dbeta
-    return dgamma, dbeta
+    return grad, dgamma, dbeta
 
 
 def batch_norm_grad_input(

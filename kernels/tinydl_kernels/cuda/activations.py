@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+LEAKY_SLOPE = 0.2  # where nobody gives another
+OF_OUTPUT = ("linear", "relu", "leaky_relu", "sigmoid", "tanh")  # their slopes follow from y alone
+
+
 # --- what the passes compute, element by element --------------------------------------------------
 
 
@@ -131,6 +135,20 @@ def slope_of(name: str, dtype: str) -> Callable:
     return device_function({f.__name__: f for f in functions}[name])
 
 
+def slope_of_output(where: str, name: str, dtype: str) -> Callable:
+    """`slope_of`, where it follows from y alone; x may be anything.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if name not in OF_OUTPUT:
+        known = ", ".join(OF_OUTPUT)
+        raise ValueError(
+            f"{where}: the slope of {name!r} does not follow from y, that of {known} does"
+        )
+    return slope_of(name, dtype)
+
+
 @functools.cache
 def value_kernel(name: str, dtype: str) -> Any:
     value = value_of(name, dtype)
@@ -175,7 +193,9 @@ def slope_kernel(name: str, dtype: str) -> Any:
 # --- the public functions -------------------------------------------------------------------------
 
 
-def activation(name: str, x: Any, out: Any = None, *, alpha: float = 0.2, plus: Any = None) -> Any:
+def activation(
+    name: str, x: Any, out: Any = None, *, alpha: float = LEAKY_SLOPE, plus: Any = None
+) -> Any:
     """See `reference.activation`."""
     _check_activation(name, alpha)
     if plus is None:
@@ -200,7 +220,7 @@ def _values(name: str, where: str, x: Any, out: Any, alpha: float = 1.0) -> Any:
 
 
 def activation_grad(
-    name: str, grad: Any, x: Any, y: Any, out: Any = None, *, alpha: float = 0.2
+    name: str, grad: Any, x: Any, y: Any, out: Any = None, *, alpha: float = LEAKY_SLOPE
 ) -> Any:
     """See `reference.activation_grad`."""
     _check_activation(name, alpha)

@@ -44,12 +44,36 @@ def check_vector(where: str, name: str, x: Any, size: int, dtype: np.dtype) -> N
         raise ValueError(f"{where}: {name} must have shape {(size,)}, got {x.shape}")
 
 
-def check_vectors(where: str, like: Any, size: int, vectors: dict[str, Any]) -> None:
-    """`check_vector` for many, in the memory and of the type of `like`."""
-    kind, dtype, shape = type(like), like.dtype, (size,)
+def packed_vectors(where: str, like: Any, size: int, vectors: dict[str, Any]) -> Any:
+    """`check_vector` and `packed` for many, in the memory and of the type of `like`."""
+    if _lie_packed(like, size, vectors):
+        return vectors.values()
     for name, x in vectors.items():
-        if not (type(x) is kind and x.dtype is dtype and x.shape == shape):
-            check_vector(where, name, x, size, dtype)
+        check_vector(where, name, x, size, like.dtype)
+    return [packed(x) for x in vectors.values()]
+
+
+def check_pieces(where: str, like: Any, size: int, vectors: dict[str, Any]) -> None:
+    """`check_vector` for many that a kernel changes in place.
+
+    Raises:
+        ValueError: a vector with gaps.
+    """
+    if _lie_packed(like, size, vectors):
+        return
+    for name, x in vectors.items():
+        check_vector(where, name, x, size, like.dtype)
+        if packed(x) is not x:
+            raise ValueError(f"{where}: {name} must lie in one piece")
+
+
+def _lie_packed(like: Any, size: int, vectors: dict[str, Any]) -> bool:
+    """Whether nothing is wrong with any of them, as nearly always."""
+    kind, dtype, shape, strides = type(like), like.dtype, (size,), (like.dtype.itemsize,)
+    for x in vectors.values():
+        if type(x) is not kind or x.dtype is not dtype or x.shape != shape or x.strides != strides:
+            return False
+    return True
 
 
 def packed(vector):

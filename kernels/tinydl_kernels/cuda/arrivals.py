@@ -47,7 +47,18 @@ def arrive(typingctx, counters, place, others):
 def counters(blocks: int) -> Any:
     """Zeros, one for each of so many groups of blocks. Kernels of one stream run one after another, and leave zeros:
     they share them."""
-    return _counters(1 << (blocks - 1).bit_length(), device.place())
+    return _counters(_rounded(blocks), device.place())
+
+
+def workspace(blocks: int, numbers: int) -> tuple[Any, Any]:
+    """`counters`, and room for so many float64 numbers that blocks leave to the last one, shared as well."""
+    place = device.place()
+    return _counters(_rounded(blocks), place), _room(_rounded(numbers), place)
+
+
+def _rounded(size: int) -> int:
+    """Up to a power of two, so that there are few of them."""
+    return 1 << (size - 1).bit_length()
 
 
 @functools.lru_cache(maxsize=64)
@@ -55,3 +66,8 @@ def _counters(size: int, place: tuple) -> Any:
     zeros = device.namespace().empty((size,), np.dtype("int32"))
     zeros.fill(0)
     return zeros
+
+
+@functools.lru_cache(maxsize=64)
+def _room(size: int, place: tuple) -> Any:
+    return device.namespace().empty((size,), np.dtype("float64"))

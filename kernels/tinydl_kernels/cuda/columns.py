@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from . import device
+from .activations import LEAKY_SLOPE, slope_of_output
 from .arrays import name_of
-from .arrivals import arrive, counters
+from .arrivals import arrive, workspace
 from .device import ALIGNED, cuda, kernel
 from .instructions import pointer
 
@@ -24,61 +25,76 @@ ROWS = 512  # that a block sums up, at least
 MOST_PARTS = 512
 FLOAT64 = np.dtype("float64")
 
-MOMENTS, CHANNEL, SAMPLE = "moments", "channel", "sample"
+MOMENTS, MOVING_MOMENTS, CHANNEL, SAMPLE = "moments", "moving moments", "channel", "sample"
 
 
 def column_moments(x: Any, mean: Any, var: Any) -> None:
     """Mean and variance (C,) of x."""
-    results, nothing = (mean, var, mean, var), (x.dtype.type(0),) * 4
-    _sum(MOMENTS, False, (x, x, x, x), results, (0, 0), nothing)
+    _sum(sums_kernel(MOMENTS, name_of(x.dtype)), x, (x,) * 5, (mean, var, mean, var))
 
 
-def batch_moments(x: Any, mean: Any, inv_std: Any, running: tuple, factors: tuple) -> None:
+def batch_moments(x: Any, mean: Any, inv_std: Any, running: Any, factors: tuple) -> None:
     """The same with 1 / sqrt(var + epsilon) for var, and running (mean, var) moved; factors: momentum,
     1 - momentum, epsilon and 1."""
-    _sum(MOMENTS, True, (x, x, x, x), (mean, inv_std, *running), (0, 0), factors)
+    function = sums_kernel(MOVING_MOMENTS, name_of(x.dtype))
+    _sum(function, x, (x,) * 5, (mean, inv_std, *running), factors=factors)
 
 
 def grad_sums(
-    kind: str, x: Any, g: Any, moments: list, first: Any, second: Any, totals: tuple
+    kind: str, activation: str, x: Any, grads: tuple, moments: Any, sums: tuple, totals: tuple
 ) -> None:
-    """first = sum of g (x - mean) inv_std and second = sum of g, (C,), both also added to the totals that are not
-    None; mean and inv_std are one for each column (CHANNEL) or for each row (SAMPLE)."""
-    results = first, second, *(first if total is None else total for total in totals)
+    """With the gradients g by y = activation(z), and z = gamma (x - mean) inv_std + beta:
+
+    dz = the gradient by z, unless activation is "linear"; sums = sum of dz (x - mean) inv_std and sum of dz,
+    (C,), both also added to the totals that are not None.
+
+    Args:
+        kind: whether mean and inv_std are one for each column (CHANNEL) or for each row (SAMPLE).
+        grads: g, y, dz.
+        moments: mean and inv_std.
+    """
+    results = *sums, *(sums[0] if total is None else total for total in totals)
     has_totals = int(totals[0] is not None), int(totals[1] is not None)
-    _sum(kind, False, (x, g, *moments), results, has_totals, (x.dtype.type(0),) * 4)
+    function = sums_kernel(kind, name_of(x.dtype), activation)
+    _sum(function, x, (*grads, *moments), results, has_totals)
 
 
 def _sum(
-    kind: str, moving: bool, matrices: tuple, results: tuple, has_totals: tuple, factors: tuple
-) -> None:
-    rows, columns = matrices[0].shape
+    function: Any, x: Any, others: tuple, results: tuple, has_totals: tuple = (0, 0), factors: tuple = ()
+) -> None:  # fmt: skip
+    rows, columns = x.shape
     share = max(ROWS, -(-rows // MOST_PARTS))
     parts = max(1, -(-rows // share))
     column_blocks = -(-columns // LANES)
-    sums = device.namespace().empty((parts, 2, columns), FLOAT64)
-    places = map(device.memory, (*matrices, sums, counters(max(1, column_blocks)), *results))
+    counters, sums = workspace(max(1, column_blocks), max(1, 2 * parts * columns))
+    places = map(device.memory, (x, *others, sums, counters, *results))
     device.launch(
-        sums_kernel(kind, moving, name_of(matrices[0].dtype)), (column_blocks, parts), SIZE,
-        rows, columns, share, *places, has_totals, *factors,
+        function, (column_blocks, parts), SIZE,
+        rows, columns, share, *places, has_totals, *(factors or (x.dtype.type(0),) * 4),
     )  # fmt: skip
 
 
 @functools.cache
-def sums_kernel(kind: str, moving: bool, dtype: str) -> Any:
+def sums_kernel(kind: str, dtype: str, activation: str = "linear") -> Any:
     """Each block adds up some rows and leaves two sums, of
 
-        MOMENTS           x - x_0 and (x - x_0)^2, with x_0 the first row
-        CHANNEL, SAMPLE   g (x - mean) inv_std and g
+        MOMENTS, MOVING_MOMENTS     x - x_0 and (x - x_0)^2, with x_0 the first row
+        CHANNEL, SAMPLE             dz (x - mean) inv_std and dz, the gradient in front of the activation
 
     The last block to come adds up what all have left, in their order, not in that in which they came.
     """
-    moments, by_sample, zero = kind == MOMENTS, kind == SAMPLE, np.float64(0)
+    moments, moving, by_sample = (
+        kind in (MOMENTS, MOVING_MOMENTS),
+        kind == MOVING_MOMENTS,
+        kind == SAMPLE,
+    )
     wide, narrow, integer = np.dtype("float64"), np.dtype(dtype).type, np.int32(0)
+    slope_by_output = slope_of_output("batch_norm_grad_sums", activation, dtype)
+    zero, alpha, activates = np.float64(0), narrow(LEAKY_SLOPE), activation != "linear"
 
     @kernel(SIZE)
     def sums_of_columns(
-        rows, columns, share, x, g, mean, inv_std, sums, counters, first_result, second_result,
+        rows, columns, share, x, g, y, dz, mean, inv_std, sums, counters, first_result, second_result,
         first_total, second_total, has_totals, momentum, rest, epsilon, unit,
     ):  # fmt: skip
         first_shared = cuda.shared.array(SIZE, wide, ALIGNED)
@@ -103,6 +119,10 @@ def sums_kernel(kind: str, moving: bool, dtype: str) -> Any:
                     if by_sample:
                         center, factor = mean_memory[row], std_memory[row]
                     slope = g_memory[row * columns + column]
+                    if activates:
+                        y_value = pointer(y, unit)[row * columns + column]
+                        slope = slope_by_output(slope, y_value, y_value, alpha)
+                        pointer(dz, unit)[row * columns + column] = slope
                     first += np.float64(slope * ((value - center) * factor))
                     second += np.float64(slope)
         first_shared[cuda.threadIdx.x], second_shared[cuda.threadIdx.x] = first, second

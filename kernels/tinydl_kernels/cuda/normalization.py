@@ -6,31 +6,30 @@ import functools
 import math
 from typing import Any
 
+from ..reference.activations import _check_activation
 from . import columns, device
+from .activations import LEAKY_SLOPE, value_of
 from .arrays import (
     check_floats,
+    check_pieces,
     check_vector,
-    check_vectors,
     deliver,
     name_of,
     output,
     packed,
+    packed_vectors,
     plain,
 )
 from .device import cuda, kernel
 from .instructions import pointer
 from .operands import divisor
-from .passes import THREADS, check_alike, check_flat, check_pieces, divide, each
+from .passes import THREADS, check_alike, check_flat, divide, each
 from .rows import launch_rows
 
 
 def column_moments(x: Any) -> tuple[Any, Any]:
     """See `reference.column_moments`. In one pass: of the distances from the first row."""
-    check_floats("column_moments", x=x)
-    if len(x) == 0:
-        raise ValueError("column_moments: x has no rows, so its mean is not defined")
-    x = plain(x)
-    mean, var = (device.namespace().empty((x.shape[1],), x.dtype) for _ in range(2))
+    x, (mean, var) = _rows("column_moments", x), _two_vectors(x)
     columns.column_moments(x, mean, var)
     return mean, var
 
@@ -40,17 +39,28 @@ def batch_moments(
 ) -> tuple[Any, Any]:
     """See `reference.batch_moments`. One kernel."""
     name, t = "batch_moments", x.dtype.type
-    check_floats(name, x=x)
-    if len(x) == 0:
-        raise ValueError(f"{name}: x has no rows, so its mean is not defined")
+    x, (mean, inv_std) = _rows(name, x), _two_vectors(x)
     running = {"running_mean": running_mean, "running_var": running_var}
-    _vectors(name, x, **running)
-    check_pieces(name, running)
-    x = plain(x)
-    mean, inv_std = (device.namespace().empty((x.shape[1],), x.dtype) for _ in range(2))
+    check_pieces(name, x, x.shape[1], running)
     factors = t(momentum), t(1 - momentum), t(epsilon), t(1)
     columns.batch_moments(x, mean, inv_std, (running_mean, running_var), factors)
     return mean, inv_std
+
+
+def _rows(where: str, x: Any) -> Any:
+    """x, of which there must be rows, in one piece."""
+    check_floats(where, x=x)
+    if x.ndim != 2:
+        raise ValueError(f"{where}: x must have shape (M, C), got {x.shape}")
+    if len(x) == 0:
+        raise ValueError(f"{where}: x has no rows, so its mean is not defined")
+    return plain(x)
+
+
+def _two_vectors(x: Any) -> tuple[Any, Any]:
+    """Fresh memory for a number of each column, twice."""
+    empty, shape, dtype = device.namespace().empty, x.shape[1:], x.dtype
+    return empty(shape, dtype), empty(shape, dtype)
 
 
 def running_moments(
@@ -85,58 +95,89 @@ def running_kernel(dtype: str) -> Any:
 
 
 def batch_norm_apply(
-    x: Any, mean: Any, inv_std: Any, gamma: Any, beta: Any, out: Any = None
+    x: Any,
+    mean: Any,
+    inv_std: Any,
+    gamma: Any,
+    beta: Any,
+    out: Any = None,
+    *,
+    activation: str | None = None,
 ) -> Any:
     """See `reference.batch_norm_apply`."""
     name, dtype = "batch_norm_apply", x.dtype
     check_floats(name, x=x)
-    vectors = _vectors(name, x, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
+    vectors = _vectors(name, x, {"mean": mean, "inv_std": inv_std, "gamma": gamma, "beta": beta})
     x = plain(x)
     y = output(name, out, x.shape, dtype, x, *vectors)
-    each(apply_kernel(name_of(dtype)), x.size, (x, *vectors, y), divisor(x.shape[1]), dtype.type(0))
+    function = apply_kernel(name_of(dtype), activation or "linear")
+    each(function, x.size, (x, *vectors, y), divisor(x.shape[1]), dtype.type(LEAKY_SLOPE))
     return deliver(y, out)
 
 
 @functools.cache
-def apply_kernel(dtype: str) -> Any:
+def apply_kernel(dtype: str, activation: str) -> Any:
+    _check_activation(activation, LEAKY_SLOPE)
+    value = value_of(activation, dtype)
+
     @kernel(THREADS)
-    def apply_batch_norm(elements, x, mean, inv_std, gamma, beta, y, by, like):
+    def apply_batch_norm(elements, x, mean, inv_std, gamma, beta, y, by, slope):
         i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if i >= elements:
             return
         _, c = divide(i, by)
-        normal = (pointer(x, like)[i] - pointer(mean, like)[c]) * pointer(inv_std, like)[c]
-        pointer(y, like)[i] = pointer(gamma, like)[c] * normal + pointer(beta, like)[c]
+        normal = (pointer(x, slope)[i] - pointer(mean, slope)[c]) * pointer(inv_std, slope)[c]
+        z = pointer(gamma, slope)[c] * normal + pointer(beta, slope)[c]
+        pointer(y, slope)[i] = value(z, slope)
 
     return apply_batch_norm
 
 
 def batch_norm_grad_sums(
-    grad: Any, x: Any, mean: Any, inv_std: Any, gamma_grad: Any = None, beta_grad: Any = None
-) -> tuple[Any, Any]:
-    """See `reference.batch_norm_grad_sums`."""
+    grad: Any,
+    x: Any,
+    mean: Any,
+    inv_std: Any,
+    gamma_grad: Any = None,
+    beta_grad: Any = None,
+    *,
+    activation: str | None = None,
+    y: Any = None,
+) -> tuple[Any, Any, Any]:
+    """See `reference.batch_norm_grad_sums`. One kernel, whatever the activation."""
     name = "batch_norm_grad_sums"
-    check_floats(name, grad=grad, x=x)
-    check_alike(name, grad=grad, x=x)
-    moments = _vectors(name, x, mean=mean, inv_std=inv_std)
+    if activation is None:
+        activation, y = "linear", grad
+    check_floats(name, grad=grad, x=x, y=y)
+    check_alike(name, grad=grad, x=x, y=y)
+    moments = _vectors(name, x, {"mean": mean, "inv_std": inv_std})
     totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
     given = {label: total for label, total in totals.items() if total is not None}
     if given:
-        check_vectors(name, x, x.shape[1], given)
-        check_pieces(name, given)
-    return _grad_sums(columns.CHANNEL, grad, x, moments, (gamma_grad, beta_grad))
+        check_pieces(name, x, x.shape[1], given)
+    return _grad_sums(columns.CHANNEL, activation, grad, x, y, moments, (gamma_grad, beta_grad))
 
 
 def _grad_sums(
-    kind: str, grad: Any, x: Any, moments: list, totals: tuple = (None, None)
-) -> tuple[Any, Any]:
+    kind: str,
+    activation: str,
+    grad: Any,
+    x: Any,
+    y: Any,
+    moments: Any,
+    totals: tuple = (None, None),
+) -> tuple[Any, Any, Any]:
     x, grad = plain(x), plain(grad)
-    xp = device.namespace()
-    if len(x) == 0:
-        return xp.zeros((x.shape[1],), x.dtype), xp.zeros((x.shape[1],), x.dtype)
-    dgamma, dbeta = (xp.empty((x.shape[1],), x.dtype) for _ in range(2))
-    columns.grad_sums(kind, x, grad, moments, dgamma, dbeta, totals)
-    return dgamma, dbeta
+    dz = grad
+    if activation != "linear":
+        y, dz = plain(y), device.namespace().empty(grad.shape, grad.dtype)
+    sums = _two_vectors(x)
+    if len(x):
+        columns.grad_sums(kind, activation, x, (grad, y, dz), moments, sums, totals)
+    else:
+        for total in sums:
+            total.fill(0)
+    return dz, *sums
 
 
 def batch_norm_grad_input(
@@ -155,7 +196,7 @@ def batch_norm_grad_input(
     check_floats(name, grad=grad, x=x)
     check_alike(name, grad=grad, x=x)
     given = {"gamma": gamma, "mean": mean, "inv_std": inv_std, "dgamma": dgamma, "dbeta": dbeta}
-    vectors = _vectors(name, x, **given)
+    vectors = _vectors(name, x, given)
     x, grad = plain(x), plain(grad)
     dx = output(name, out, x.shape, dtype, x, grad, *vectors)
     arrays, share = (grad, x, *vectors, dx), dtype.type(1 / count)
@@ -182,7 +223,7 @@ def grad_input_kernel(dtype: str) -> Any:
 def layer_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any]:
     """See `reference.layer_norm`."""
     check_floats("layer_norm", x=x)
-    gamma, beta = _vectors("layer_norm", x, gamma=gamma, beta=beta)
+    gamma, beta = _vectors("layer_norm", x, {"gamma": gamma, "beta": beta})
     x, xp, dtype = plain(x), device.namespace(), x.dtype
     y, mean, inv_std = (xp.empty(shape, dtype) for shape in (x.shape, (len(x),), (len(x),)))
     arrays, function = (x, gamma, beta, y, mean, inv_std), columns.layer_norm_kernel(name_of(dtype))
@@ -195,7 +236,7 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
     name, dtype = "layer_norm_grad", x.dtype
     check_floats(name, grad=grad, x=x)
     check_alike(name, grad=grad, x=x)
-    (gamma,) = _vectors(name, x, gamma=gamma)
+    (gamma,) = _vectors(name, x, {"gamma": gamma})
     for label, vector in (("mean", mean), ("inv_std", inv_std)):
         check_vector(name, label, vector, len(x), dtype)
     x, grad, mean, inv_std = plain(x), plain(grad), packed(mean), packed(inv_std)
@@ -205,12 +246,12 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
         columns.layer_norm_grad_kernel(name_of(dtype)),
     )
     launch_rows(function, *x.shape, arrays, dtype.type(0))
-    return dx, *_grad_sums(columns.SAMPLE, grad, x, [mean, inv_std])
+    _, *sums = _grad_sums(columns.SAMPLE, "linear", grad, x, grad, (mean, inv_std))
+    return dx, *sums
 
 
-def _vectors(where: str, x: Any, **vectors: Any) -> list:
+def _vectors(where: str, x: Any, vectors: dict[str, Any]) -> Any:
     """One element for each column, side by side in memory."""
     if x.ndim != 2:
         raise ValueError(f"{where}: x must have shape (M, C), got {x.shape}")
-    check_vectors(where, x, x.shape[1], vectors)
-    return [packed(vector) for vector in vectors.values()]
+    return packed_vectors(where, x, x.shape[1], vectors)

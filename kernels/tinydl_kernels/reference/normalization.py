@@ -7,6 +7,9 @@ Sources: Ioffe & Szegedy 2015, "Batch Normalization", algorithm 1; Ba, Kiros & H
 
 import numpy as np
 
+from .activations import activation as activate
+from .activations import activation_grad
+
 
 def column_moments(x):
     """Mean and population variance of each column.
@@ -39,26 +42,32 @@ def batch_moments(x, running_mean, running_var, momentum, epsilon):
     return mean, running_moments(mean, var, running_mean, running_var, momentum, epsilon)
 
 
-def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None):
-    """y = gamma * (x - mean) * inv_std + beta; x (M, C), the others (C,)."""
-    y = gamma * ((x - mean) * inv_std) + beta
-    return _give(y, x, out)
+def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None, *, activation=None):
+    """y = activation(gamma * (x - mean) * inv_std + beta); x (M, C), the others (C,)."""
+    z = gamma * ((x - mean) * inv_std) + beta
+    return _give(z if activation is None else activate(activation, z), x, out)
 
 
-def batch_norm_grad_sums(grad, x, mean, inv_std, gamma_grad=None, beta_grad=None):
-    """Gradients of gamma and beta: column sums of grad * x_hat and of grad.
+def batch_norm_grad_sums(
+    grad, x, mean, inv_std, gamma_grad=None, beta_grad=None, *, activation=None, y=None
+):
+    """Gradients of gamma and beta: column sums of dz * x_hat and of dz.
 
-    grad, x: (M, C); x_hat = (x - mean) * inv_std. Returns dgamma (C,), dbeta (C,). They are added to
-    gamma_grad and beta_grad (C,), which lie in one piece, where these are given.
+    grad, x: (M, C); x_hat = (x - mean) * inv_std. dz = dL/dz is grad itself; with an activation, whose
+    output y (M, C) must tell its slope, it is `activation_grad` of grad = dL/dy.
+
+    Returns dz (M, C), dgamma (C,), dbeta (C,). The latter two are added to gamma_grad and beta_grad (C,), which
+    lie in one piece, where these are given.
     """
+    dz = grad if activation is None else activation_grad(activation, grad, None, y)
     x_hat = (x - mean) * inv_std
-    dgamma = np.sum(grad * x_hat, axis=0, dtype=np.float64)
-    dbeta = np.sum(grad, axis=0, dtype=np.float64)
+    dgamma = np.sum(dz * x_hat, axis=0, dtype=np.float64)
+    dbeta = np.sum(dz, axis=0, dtype=np.float64)
     dgamma, dbeta = dgamma.astype(x.dtype), dbeta.astype(x.dtype)
     for total, gradient in ((gamma_grad, dgamma), (beta_grad, dbeta)):
         if total is not None:
             total += gradient
-    return dgamma, dbeta
+    return dz, dgamma, dbeta
 
 
 def batch_norm_grad_input(grad, x, gamma, mean, inv_std, dgamma, dbeta, count, out=None):

@@ -19,7 +19,9 @@ def one_of_each(dtype):
     found = {}
     for case in cases(np.random.default_rng(5), dtype):
         kinds = [a for a in case.arguments if isinstance(a, str)]
-        name = "-".join([case.name, *kinds, *(k for k in case.keywords if k in ("plus", "total"))])
+        name = "-".join(
+            [case.name, *kinds, *(k for k in case.keywords if k in ("plus", "total", "activation"))]
+        )
         if case.name not in MADE_OF_OTHERS and not case.name.endswith(
             ("sequence", "sequence_grad")
         ):

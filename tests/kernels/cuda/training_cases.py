@@ -86,6 +86,10 @@ def _normalization(case: Callable, normal: Callable, positive: Callable) -> Iter
         yield case("batch_norm_grad_sums", g, x, mean, std)
         yield case("batch_norm_grad_sums", g, x, mean, std, normal(columns), normal(columns))
         yield case("batch_norm_grad_sums", g, x, mean, std, beta_grad=normal(columns))
+        for name in ("relu", "tanh"):
+            yield case("batch_norm_apply", x, mean, std, gamma, beta, activation=name)
+            y = np.tanh(normal(rows, columns))
+            yield case("batch_norm_grad_sums", g, x, mean, std, beta, activation=name, y=y)
         sums = normal(columns), normal(columns)
         yield case("batch_norm_grad_input", g, x, gamma, mean, std, *sums, rows)
     x, g = 3 + normal(10, 41), normal(10, 41)
