@@ -119,3 +119,4 @@ def test_programs_that_fail_say_nothing(tmp_path):
     assert d.first_line([str(tmp_path / "absent")]) == ""
     assert d.first_line(["false"]) == ""
     assert d.first_line(["printf", "\\n  one\\ntwo\\n"]) == "one"
+    assert d.first_line(["printf", "details:\\n  Version:   1.2\\nmore"]) == "details: Version: 1.2"

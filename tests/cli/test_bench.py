@@ -61,6 +61,13 @@ def test_comparison_with_the_earlier_file(first_run, tmp_path):
     assert "holds none of these cases" in other.output
 
 
+def test_a_peer_that_was_asked_for_and_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinydl.bench.runner.present_peers", lambda wanted, core_type: [])
+    arguments = ["--peer", "torch", "--transposes", "NN", "--seconds", 0, "--output", tmp_path]
+    result = bench("matmul", "4", *arguments)
+    assert result.exit_code == 0 and "torch takes no part" in result.output
+
+
 def test_step_shows_memory_and_each_layer(tmp_path):
     result = bench(
         *("step", "mlp b4", "--peer", "none", "--optimizer", "sgd"),
@@ -83,6 +90,7 @@ def test_step_shows_memory_and_each_layer(tmp_path):
         (["matmul", "16", "--peer", "abacus"], "openblas, numpy, torch or none"),
         (["matmul", "16", "--dtype", "int8"], "float32 or float64"),
         (["matmul", "16", "--clock", "cpu", "--threads", "2"], "one thread"),
+        (["matmul", "16", "--threads", "9999"], "9999 threads are more than the"),
         (["matmul", "16", "--against", "absent.json"], "absent.json"),
         (["conv2d", "n2c3h2k4r3"], "larger than the padded image"),
         (["conv2d", "n1c1h4k1r1", "--pass", "sideways"], "grad-weight"),

@@ -48,6 +48,14 @@ def test_unknown_section_names_nearest(tmp_path):
         ("[training]\nepochs = 0\n", ":2: training.epochs: ", "greater than or equal to 1, got 0"),
         ('[training]\nepochs = "many"\n', ":2: training.epochs: ", "got 'many'"),
         ('[training]\n# c\nschedule = "cos"\n', ":3: training.schedule: ", "'cosine'"),
+        ("[training]\nepochs = true\n", ":2: training.epochs: ", "valid integer, got True"),
+        (
+            '[data]\nroot = "a"\nimage_size = "8"\n',
+            ":3: data.image_size: ",
+            "valid integer, got '8'",
+        ),
+        ("[optimizer]\nbeta_1 = 2\n", ":2: optimizer.beta_1: ", "in [0, 1), got 2"),
+        ('[optimizer]\nlearning_rate = "fast"\n', ":2: optimizer.learning_rate: ", "got 'fast'"),
         ("[data]\nvalidation_split = 1.0\n", ":2: data.validation_split: ", "less than 1"),
         ("training.epochs = -1\n", ":1: training.epochs: ", "got -1"),
         (

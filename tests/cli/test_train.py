@@ -196,6 +196,7 @@ def test_brackets_in_an_error_are_shown(command, monkeypatch):
         (["--dataset", "mnistt"], "mnist"),
         (["--optimizer", "adan"], "did you mean 'adam"),
         (["--epochs", "0"], "error: command line: training.epochs: "),
+        (["--learning-rate", "-1"], "command line: optimizer.learning_rate: learning_rate must be"),
         (["--schedule", "cosin"], "'cosine'"),
         (["--resume", "nowhere"], "is not the folder of a run"),
         (["--config", "absent.toml"], "absent.toml"),

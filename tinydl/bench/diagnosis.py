@@ -304,13 +304,15 @@ def find_tool(name: str) -> str | None:
 
 
 def first_line(command: list[str]) -> str:
-    """Of what a program prints; "" where it fails or does not answer."""
+    """Of what a program prints, with the next one if it is a heading; "" where it fails or does not answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    return lines[0] if done.returncode == 0 and lines else ""
+    if done.returncode != 0 or not lines:
+        return ""
+    return " ".join(" ".join(lines[: 2 if lines[0].endswith(":") else 1]).split())
 
 
 # ---- data and versions ---------------------------------------------------------------------------------------

@@ -372,6 +372,7 @@ def warn_of_company(threads: int, clock: str) -> None:
 def make_plan(request: Request) -> Any:
     """The request with its cases and peers looked at: whatever is wrong with them shows here."""
     from tinydl.bench import ladders, runner
+    from tinydl.bench.machine import usable_cores
     from tinydl.bench.operations import operation
     from tinydl.bench.rounds import Settings
 
@@ -392,11 +393,18 @@ def make_plan(request: Request) -> Any:
         instructions=request.instructions,
         clock=request.clock,
     )
+    if settings.threads > usable_cores():
+        raise ValueError(
+            f"{settings.threads} threads are more than the {usable_cores()} cores that can be used here"
+        )
     core_type = runner.chosen_core_type(request.instructions, request.core_type)
+    present = runner.present_peers([p for p in peers if p != "none"], core_type)
+    if "torch" in (request.peers or []) and "torch" not in present:
+        console.print("[yellow]torch takes no part: it is not installed here[/]")
     return runner.Plan(
         operation=request.operation,
         cases=cases,
-        peers=runner.present_peers([p for p in peers if p != "none"], core_type),
+        peers=present,
         dtypes=request.dtypes,
         threads=request.threads,
         settings=settings,

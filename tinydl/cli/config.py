@@ -40,7 +40,8 @@ from tinydl.optimizers import OPTIMIZERS
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    # strict: `epochs = true` is no number of epochs, nor is "3"
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, strict=True)
 
 
 class DataConfig(Section):
@@ -49,7 +50,9 @@ class DataConfig(Section):
         description="Name of a data set (see `tinydl data list`); or the path of your own: a folder or "
         ".zip of images, a folder for each class, or an .npz, .csv or .parquet file.",
     )
-    root: Path | None = Field(None, description="Folder of the files; by default TINYDL_DATA.")
+    root: Path | None = Field(
+        None, strict=False, description="Folder of the files; by default TINYDL_DATA."
+    )
     validation_split: float = Field(
         0.0, ge=0, lt=1, description="Share of the training data held out to watch the loss on."
     )
@@ -98,6 +101,13 @@ class OptimizerConfig(BaseModel):
                         "known": ", ".join(known),
                     },
                 )
+        try:
+            cls(**self.arguments())
+        except (TypeError, ValueError) as error:
+            key = next((key for key in self.arguments() if key in str(error)), "name")
+            raise PydanticCustomError(
+                "optimizer_argument", "{error}", {"key": key, "error": str(error)}
+            ) from None
         return self
 
     def arguments(self) -> dict[str, Any]:
