@@ -86,3 +86,11 @@ def for_each_thread_count(run: Callable):
     finally:
         numba.set_num_threads(before)
     return results
+
+
+def assert_same_for_each_thread_count(run: Callable) -> None:
+    """The arrays that `run()` returns are equal to the last bit."""
+    first, *others = for_each_thread_count(run)
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -13,9 +13,9 @@ from .comparison import (
     SEEDS,
     assert_close,
     assert_gradient,
+    assert_same_for_each_thread_count,
     double,
     few,
-    for_each_thread_count,
     guarded,
 )
 
@@ -166,10 +166,7 @@ def test_results_do_not_depend_on_threads():
             cpu.log_softmax(x), cpu.activation("relu", z, out=z),
         ]  # fmt: skip
 
-    first, *others = for_each_thread_count(run)
-    for other in others:
-        for a, b in zip(first, other, strict=True):
-            np.testing.assert_array_equal(a, b)
+    assert_same_for_each_thread_count(run)
 
 
 def test_bad_input_is_named():

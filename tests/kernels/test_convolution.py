@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from tinydl_kernels import cpu, reference
 from tinydl_kernels.windows import conv2d_output_shape, resolve_padding
 
-from .comparison import DTYPES, SEEDS, assert_gradient, double, few, for_each_thread_count
+from .comparison import (
+    DTYPES,
+    SEEDS,
+    assert_gradient,
+    assert_same_for_each_thread_count,
+    double,
+    few,
+)
 
 PASSES = ("conv2d", "conv2d_grad_input", "conv2d_grad_weight")
 
@@ -263,10 +270,7 @@ def test_the_number_of_threads_changes_no_bit(shape, kernel_shape, options):
             sums,
         )
 
-    first, *others = for_each_thread_count(run)
-    for other in others:
-        for a, b in zip(first, other, strict=True):
-            np.testing.assert_array_equal(a, b)
+    assert_same_for_each_thread_count(run)
 
 
 # --- what arrays may look like --------------------------------------------------------------------

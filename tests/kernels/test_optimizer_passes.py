@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from tinydl_kernels import cpu, reference
 
-from .comparison import DTYPES, SEEDS, assert_close, few, for_each_thread_count, guarded
+from .comparison import (
+    DTYPES,
+    SEEDS,
+    assert_close,
+    assert_same_for_each_thread_count,
+    few,
+    for_each_thread_count,
+    guarded,
+)
 
 SIZES = st.one_of(st.integers(0, 100), st.sampled_from([8191, 8192, 8193, 20000]))
 
@@ -75,10 +83,7 @@ def test_steps_do_not_depend_on_threads(name):
         run_step(cpu, name, positional, named)
         return [*positional, *named.values()]
 
-    first, *others = for_each_thread_count(run)
-    for other in others:
-        for a, b in zip(first, other, strict=True):
-            np.testing.assert_array_equal(a, b)
+    assert_same_for_each_thread_count(run)
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -12,9 +12,9 @@ from .comparison import (
     SEEDS,
     assert_close,
     assert_gradient,
+    assert_same_for_each_thread_count,
     double,
     few,
-    for_each_thread_count,
 )
 
 SHAPES = st.tuples(st.integers(0, 9), st.integers(1, 70))  # (N, H)
@@ -125,10 +125,7 @@ def test_results_do_not_depend_on_threads():
             *cpu.gru_cell_grad(grad_n, gru[0], zh, h_prev),
         ]
 
-    first, *others = for_each_thread_count(run)
-    for other in others:
-        for a, b in zip(first, other, strict=True):
-            np.testing.assert_array_equal(a, b)
+    assert_same_for_each_thread_count(run)
 
 
 def test_bad_input_is_named():

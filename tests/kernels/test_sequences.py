@@ -12,9 +12,9 @@ from .comparison import (
     SEEDS,
     assert_close,
     assert_gradient,
+    assert_same_for_each_thread_count,
     double,
     few,
-    for_each_thread_count,
     guarded,
 )
 
@@ -225,10 +225,7 @@ def test_results_do_not_depend_on_threads():
         gru_back = cpu.gru_sequence_grad(grad_h, gru_u, zx, zh, hidden, grad_y=grad_y, skip=skip)
         return [gates, c, tanh_c, h, *back, zx, zh, hidden, *gru_back]
 
-    first, *others = for_each_thread_count(run)
-    for other in others:
-        for a, b in zip(first, other, strict=True):
-            np.testing.assert_array_equal(a, b)
+    assert_same_for_each_thread_count(run)
 
 
 def test_bad_input_is_named():
