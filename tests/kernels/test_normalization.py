@@ -71,6 +71,23 @@ def test_batch_norm_equals_its_definition(dtype, shape, seed):
     assert_close(out, reference.batch_norm_grad_input(*double(*arguments)), 64)
 
 
+def test_rows_may_be_several_axes():
+    x, grad, gamma, beta, mean, inv_std = problem((30, 3), np.float32, 3)
+    running = mean.copy(), inv_std.copy()
+
+    def results(module, x, grad):
+        y = module.batch_norm_apply(x, mean, inv_std, gamma, beta)
+        dz, *sums = module.batch_norm_grad_sums(grad, x, mean, inv_std, activation="relu", y=y)
+        dx = module.batch_norm_grad_input(grad, x, gamma, mean, inv_std, *sums, 30)
+        moving = [m.copy() for m in running]
+        return y, dz, dx, *sums, *module.batch_moments(x, *moving, 0.9, EPS), *moving
+
+    images = x.reshape(2, 5, 3, 3), grad.reshape(2, 5, 3, 3)
+    for module in (cpu, reference):
+        for one, other in zip(results(module, *images), results(module, x, grad), strict=True):
+            np.testing.assert_array_equal(one, other.reshape(one.shape))
+
+
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "sigmoid", "tanh"])
 def test_an_activation_behind_batch_norm_is_that_of_its_own_kernel(name):
     x, grad, gamma, beta, mean, inv_std = problem((50, 3), np.float32, 2)
@@ -234,7 +251,7 @@ def test_bad_input_is_named():
     x, grad, gamma, beta, mean, inv_std = problem((4, 3), np.float32, 0)
     with pytest.raises(ValueError, match="x has no rows"):
         cpu.column_moments(x[:0])
-    with pytest.raises(ValueError, match=r"x must have shape \(M, C\), not \(3,\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(M, ..., C\), not \(3,\)"):
         cpu.column_moments(x[0])
     with pytest.raises(ValueError, match=r"gamma must have shape \(3,\), not \(2,\)"):
         cpu.batch_norm_apply(x, mean, inv_std, gamma[:2], beta)

@@ -33,15 +33,15 @@ class SyncBatchNorm(BatchNorm):
 
     def has_rows(self, x: NDArray) -> bool:
         """A rank whose part of the batch is empty takes part as well."""
-        return len(x) > 0 or self.world.size > 1
+        return x.size > 0 or self.world.size > 1
 
     def moments(
         self, x: NDArray, running_mean: NDArray, running_var: NDArray
     ) -> tuple[NDArray, NDArray, int]:
-        channels = x.shape[1]
+        channels = x.shape[-1]
         own = np.zeros(1 + 2 * channels)  # n_r, μ_r, v_r
-        if len(x):
-            own[0] = len(x)
+        if x.size:
+            own[0] = x.size // channels
             own[1:] = np.concatenate(kernels.column_moments(x))
         rows = np.empty(self.world.size * own.size)
         self.world.all_gather(own, rows)

@@ -19,8 +19,7 @@ class BatchNorm(Layer):
     """y = f(z) with z = γ x̂ + β and x̂ = (x - μ) / σ, for each channel (the last axis); f, the ``activation``, is by
     default none.
 
-    Shapes: x (N, …, C), γ, β, μ, σ (C,). As rows x (M, C), where M counts all axes but the last;
-    in training
+    Shapes: x (N, …, C), γ, β, μ, σ (C,). M counts all x_i, that is all axes but the last; in training
 
         μ = 1/M Σ_i x_i        v = 1/M Σ_i (x_i - μ)²        σ = √(v + ε)
 
@@ -73,24 +72,23 @@ class BatchNorm(Layer):
 
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_input(x)
-        self.x = x.reshape(-1, x.shape[-1])  # (M, C)
-        self.uses_batch = training and self.trainable and self.has_rows(self.x)
+        self.x = x  # (N, …, C)
+        self.uses_batch = training and self.trainable and self.has_rows(x)
         if self.uses_batch:
             running = self.state["running_mean"], self.state["running_var"]
-            self.mean, self.inv_std, self.count = self.moments(self.x, *running)
+            self.mean, self.inv_std, self.count = self.moments(x, *running)
         else:
             self.mean, var = self.state["running_mean"].copy(), self.state["running_var"]
             self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
         gamma, beta = scale_and_shift(self)
         y = kernels.batch_norm_apply(
-            self.x, self.mean, self.inv_std, gamma, beta, activation=self.activation.fused
+            x, self.mean, self.inv_std, gamma, beta, activation=self.activation.fused
         )
-        return self.activation.forward(y).reshape(x.shape)
+        return self.activation.forward(y)
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
-        f, dy = self.activation, grad_output.reshape(self.x.shape)  # (M, C)
-        if not f.fused:
-            dy = f.backward(dy)
+        f = self.activation
+        dy = grad_output if f.fused else f.backward(grad_output)  # (N, …, C)
         dz, dgamma, dbeta = kernels.batch_norm_grad_sums(
             dy, self.x, self.mean, self.inv_std, *gradients(self), activation=f.fused, y=f.y
         )
@@ -104,11 +102,11 @@ class BatchNorm(Layer):
             dgamma, dbeta, count = np.zeros_like(dgamma), np.zeros_like(dbeta), 1
         return kernels.batch_norm_grad_input(
             dz, self.x, gamma, self.mean, self.inv_std, dgamma, dbeta, count
-        ).reshape(grad_output.shape)
+        )
 
     def has_rows(self, x: NDArray) -> bool:
         """Whether M > 0; a process may have an empty part of a batch."""
-        return len(x) > 0
+        return x.size > 0
 
     def moments(
         self, x: NDArray, running_mean: NDArray, running_var: NDArray
@@ -117,7 +115,7 @@ class BatchNorm(Layer):
         combines them here."""
         running = running_mean, running_var
         mean, inv_std = kernels.batch_moments(x, *running, self.momentum, self.epsilon)
-        return mean, inv_std, len(x)
+        return mean, inv_std, x.size // x.shape[-1]
 
     def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
         """dL/dγ and dL/dβ over all M rows that ``moments`` was taken over."""

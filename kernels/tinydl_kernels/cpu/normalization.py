@@ -1,7 +1,7 @@
 """Batch normalization for NumPy arrays; definitions in `reference.normalization`.
 
-x is a matrix of rows (samples, pixels) and columns (channels), the columns next to each other in
-memory. Batch normalization works along the columns: statistics of all rows for each channel. There
+x is a matrix of rows (samples, pixels; several axes of it) and columns (channels), the columns next to each
+other in memory. Batch normalization works along the columns: statistics of all rows for each channel. There
 may be few channels, 16 say, too few for a loop over them to fill the processor's pipeline. But a row
 followed by the next is as good as one row of twice the channels: as many rows as make up at least
 WIDE numbers are taken as one WIDE row, and the loops below run over wide rows. The sums of a wide
@@ -9,6 +9,8 @@ row's parts are added at the end. What is left when the rows do not divide is ca
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numba import prange
@@ -39,8 +41,8 @@ BLOCK_ROWS = 32
 
 
 def _split(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """x (M, C) as wide rows (W, wide) and the rest, flat; wide is a multiple of C."""
-    wide = max(1, WIDE // x.shape[1]) * x.shape[1]
+    """x (..., C) as wide rows (W, wide) and the rest, flat; wide is a multiple of C."""
+    wide = max(1, WIDE // x.shape[-1]) * x.shape[-1]
     flat = x.ravel()
     split = flat.size // wide * wide
     return flat[:split].reshape(-1, wide), flat[split:]
@@ -162,7 +164,7 @@ _BLOCK_MOMENTS = Pass(_block_moments)
 
 
 def column_moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (C,) and population variance (C,) of x (M, C). See `reference.column_moments`."""
+    """Mean (C,) and population variance (C,) of x (..., C). See `reference.column_moments`."""
     check_floats("column_moments", x=x)
     rows, columns = _matrix("column_moments", x)
     if rows == 0:
@@ -265,7 +267,7 @@ def batch_moments(
     momentum: float,
     epsilon: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (C,) and 1 / standard deviation (C,) of x (M, C). See `reference.batch_moments`."""
+    """Mean (C,) and 1 / standard deviation (C,) of x (..., C). See `reference.batch_moments`."""
     mean, var = column_moments(x)
     return mean, running_moments(mean, var, running_mean, running_var, momentum, epsilon)
 
@@ -303,12 +305,12 @@ def batch_norm_grad_sums(
     activation: str | None = None,
     y: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """dz (M, C), dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
+    """dz (..., C), dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
     name = "batch_norm_grad_sums"
     if activation is not None:
         grad = activation_grad(activation, grad, None, y)
     _check_columns(name, {"x": x, "grad": grad}, mean=mean, inv_std=inv_std)
-    columns = x.shape[1]
+    columns = x.shape[-1]
     dgamma, dbeta = np.zeros(columns, x.dtype), np.zeros(columns, x.dtype)
     if x.size:
         wide, rest = _split(x)
@@ -347,13 +349,13 @@ def batch_norm_grad_input(
 
 
 def _matrix(name: str, x: np.ndarray) -> tuple[int, int]:
-    if x.ndim != 2:
-        raise ValueError(f"{name}: x must have shape (M, C), not {x.shape}")
-    return x.shape
+    if x.ndim < 2:
+        raise ValueError(f"{name}: x must have shape (M, ..., C), not {x.shape}")
+    return math.prod(x.shape[:-1]), x.shape[-1]
 
 
 def _check_columns(name: str, matrices: dict[str, np.ndarray], **vectors: np.ndarray) -> None:
-    """Matrices (M, C) of one shape and vectors (C,), all of one dtype."""
+    """Matrices (..., C) of one shape and vectors (C,), all of one dtype."""
     check_floats(name, **matrices, **vectors)
     _, columns = _matrix(name, matrices["x"])
     for argument, matrix in matrices.items():

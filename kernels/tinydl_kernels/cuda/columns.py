@@ -1,4 +1,5 @@
-"""Sums along the columns of a matrix (M, C), two at a time, in float64: what normalization needs.
+"""Sums along the columns of a matrix (M, C), two at a time, in float64: what normalization needs. M may be several
+axes.
 
 A block sums up 32 neighboring columns of some rows, eight rows at a time; the last block to end (`arrivals`) adds
 up what all have left. Each part begins at a multiple of ROWS: the result depends on the sizes alone.
@@ -23,21 +24,21 @@ LANES, TEAMS = 32, 8
 SIZE = LANES * TEAMS
 ROWS = 512  # that a block sums up, at least
 MOST_PARTS = 512
-FLOAT64 = np.dtype("float64")
 
 MOMENTS, MOVING_MOMENTS, CHANNEL, SAMPLE = "moments", "moving moments", "channel", "sample"
 
 
 def column_moments(x: Any, mean: Any, var: Any) -> None:
     """Mean and variance (C,) of x."""
-    _sum(sums_kernel(MOMENTS, name_of(x.dtype)), x, (x,) * 5, (mean, var, mean, var))
+    function, place = sums_kernel(MOMENTS, name_of(x.dtype)), device.memory(x)
+    _sum(function, x, (place,) * 6, (mean, var, mean, var))
 
 
 def batch_moments(x: Any, mean: Any, inv_std: Any, running: Any, factors: tuple) -> None:
     """The same with 1 / sqrt(var + epsilon) for var, and running (mean, var) moved; factors: momentum,
     1 - momentum, epsilon and 1."""
-    function = sums_kernel(MOVING_MOMENTS, name_of(x.dtype))
-    _sum(function, x, (x,) * 5, (mean, inv_std, *running), factors=factors)
+    function, place = sums_kernel(MOVING_MOMENTS, name_of(x.dtype)), device.memory(x)
+    _sum(function, x, (place,) * 6, (mean, inv_std, *running), factors=factors)
 
 
 def grad_sums(
@@ -53,24 +54,25 @@ def grad_sums(
         grads: g, y, dz.
         moments: mean and inv_std.
     """
-    results = *sums, *(sums[0] if total is None else total for total in totals)
-    has_totals = int(totals[0] is not None), int(totals[1] is not None)
+    first, second = totals
+    results = *sums, sums[0] if first is None else first, sums[0] if second is None else second
+    has_totals = int(first is not None), int(second is not None)
     function = sums_kernel(kind, name_of(x.dtype), activation)
-    _sum(function, x, (*grads, *moments), results, has_totals)
+    _sum(function, x, map(device.memory, (x, *grads, *moments)), results, has_totals)
 
 
 def _sum(
-    function: Any, x: Any, others: tuple, results: tuple, has_totals: tuple = (0, 0), factors: tuple = ()
+    function: Any, x: Any, places: Any, results: tuple, has_totals: tuple = (0, 0), factors: tuple = ()
 ) -> None:  # fmt: skip
-    rows, columns = x.shape
+    columns = x.shape[-1]
+    rows = x.size // max(1, columns)
     share = max(ROWS, -(-rows // MOST_PARTS))
-    parts = max(1, -(-rows // share))
-    column_blocks = -(-columns // LANES)
-    counters, sums = workspace(max(1, column_blocks), max(1, 2 * parts * columns))
-    places = map(device.memory, (x, *others, sums, counters, *results))
+    column_blocks, parts = -(-columns // LANES), -(-rows // share)
+    counters, sums = workspace(column_blocks, 2 * parts * columns)
     device.launch(
         function, (column_blocks, parts), SIZE,
-        rows, columns, share, *places, has_totals, *(factors or (x.dtype.type(0),) * 4),
+        rows, columns, share, *places, *map(device.memory, (sums, counters, *results)),
+        has_totals, *(factors or (x.dtype.type(0),) * 4),
     )  # fmt: skip
 
 

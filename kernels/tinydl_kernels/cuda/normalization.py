@@ -41,7 +41,7 @@ def batch_moments(
     name, t = "batch_moments", x.dtype.type
     x, (mean, inv_std) = _rows(name, x), _two_vectors(x)
     running = {"running_mean": running_mean, "running_var": running_var}
-    check_pieces(name, x, x.shape[1], running)
+    check_pieces(name, x, x.shape[-1], running)
     factors = t(momentum), t(1 - momentum), t(epsilon), t(1)
     columns.batch_moments(x, mean, inv_std, (running_mean, running_var), factors)
     return mean, inv_std
@@ -50,16 +50,16 @@ def batch_moments(
 def _rows(where: str, x: Any) -> Any:
     """x, of which there must be rows, in one piece."""
     check_floats(where, x=x)
-    if x.ndim != 2:
-        raise ValueError(f"{where}: x must have shape (M, C), got {x.shape}")
-    if len(x) == 0:
+    if x.ndim < 2:
+        raise ValueError(f"{where}: x must have shape (M, ..., C), got {x.shape}")
+    if 0 in x.shape[:-1]:
         raise ValueError(f"{where}: x has no rows, so its mean is not defined")
     return plain(x)
 
 
 def _two_vectors(x: Any) -> tuple[Any, Any]:
     """Fresh memory for a number of each column, twice."""
-    empty, shape, dtype = device.namespace().empty, x.shape[1:], x.dtype
+    empty, shape, dtype = device.namespace().empty, x.shape[-1:], x.dtype
     return empty(shape, dtype), empty(shape, dtype)
 
 
@@ -111,7 +111,7 @@ def batch_norm_apply(
     x = plain(x)
     y = output(name, out, x.shape, dtype, x, *vectors)
     function = apply_kernel(name_of(dtype), activation or "linear")
-    each(function, x.size, (x, *vectors, y), divisor(x.shape[1]), dtype.type(LEAKY_SLOPE))
+    each(function, x.size, (x, *vectors, y), divisor(x.shape[-1]), dtype.type(LEAKY_SLOPE))
     return deliver(y, out)
 
 
@@ -154,7 +154,7 @@ def batch_norm_grad_sums(
     totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
     given = {label: total for label, total in totals.items() if total is not None}
     if given:
-        check_pieces(name, x, x.shape[1], given)
+        check_pieces(name, x, x.shape[-1], given)
     return _grad_sums(columns.CHANNEL, activation, grad, x, y, moments, (gamma_grad, beta_grad))
 
 
@@ -172,7 +172,7 @@ def _grad_sums(
     if activation != "linear":
         y, dz = plain(y), device.namespace().empty(grad.shape, grad.dtype)
     sums = _two_vectors(x)
-    if len(x):
+    if x.size:
         columns.grad_sums(kind, activation, x, (grad, y, dz), moments, sums, totals)
     else:
         for total in sums:
@@ -200,7 +200,7 @@ def batch_norm_grad_input(
     x, grad = plain(x), plain(grad)
     dx = output(name, out, x.shape, dtype, x, grad, *vectors)
     arrays, share = (grad, x, *vectors, dx), dtype.type(1 / count)
-    each(grad_input_kernel(name_of(dtype)), x.size, arrays, divisor(x.shape[1]), share)
+    each(grad_input_kernel(name_of(dtype)), x.size, arrays, divisor(x.shape[-1]), share)
     return deliver(dx, out)
 
 
@@ -223,6 +223,7 @@ def grad_input_kernel(dtype: str) -> Any:
 def layer_norm(x: Any, gamma: Any, beta: Any, eps: float) -> tuple[Any, Any, Any]:
     """See `reference.layer_norm`."""
     check_floats("layer_norm", x=x)
+    _check_matrix("layer_norm", x)
     gamma, beta = _vectors("layer_norm", x, {"gamma": gamma, "beta": beta})
     x, xp, dtype = plain(x), device.namespace(), x.dtype
     y, mean, inv_std = (xp.empty(shape, dtype) for shape in (x.shape, (len(x),), (len(x),)))
@@ -235,6 +236,7 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
     """See `reference.layer_norm_grad`."""
     name, dtype = "layer_norm_grad", x.dtype
     check_floats(name, grad=grad, x=x)
+    _check_matrix(name, x)
     check_alike(name, grad=grad, x=x)
     (gamma,) = _vectors(name, x, {"gamma": gamma})
     for label, vector in (("mean", mean), ("inv_std", inv_std)):
@@ -250,8 +252,13 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
     return dx, *sums
 
 
-def _vectors(where: str, x: Any, vectors: dict[str, Any]) -> Any:
-    """One element for each column, side by side in memory."""
+def _check_matrix(where: str, x: Any) -> None:
     if x.ndim != 2:
         raise ValueError(f"{where}: x must have shape (M, C), got {x.shape}")
-    return packed_vectors(where, x, x.shape[1], vectors)
+
+
+def _vectors(where: str, x: Any, vectors: dict[str, Any]) -> Any:
+    """One element for each column, side by side in memory."""
+    if x.ndim < 2:
+        raise ValueError(f"{where}: x must have shape (M, ..., C), got {x.shape}")
+    return packed_vectors(where, x, x.shape[-1], vectors)

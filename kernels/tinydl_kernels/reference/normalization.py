@@ -1,6 +1,7 @@
 """Batch and layer normalization: their definitions in plain NumPy.
 
-All take x as a matrix (M, C): rows are samples (and pixels), columns are channels or features.
+All take x as a matrix (M, C): rows are samples, columns are channels or features. For batch normalization the
+rows may be several axes, samples and pixels: x (..., C), M of them in all.
 Sources: Ioffe & Szegedy 2015, "Batch Normalization", algorithm 1; Ba, Kiros & Hinton 2016,
 "Layer Normalization", section 3.
 """
@@ -14,9 +15,10 @@ from .activations import activation_grad
 def column_moments(x):
     """Mean and population variance of each column.
 
-    x: (M, C), M >= 1. Returns mean (C,), var (C,) = sum_i (x_ic - mean_c)^2 / M, both summed in
+    x: (..., C), M >= 1. Returns mean (C,), var (C,) = sum_i (x_ic - mean_c)^2 / M, both summed in
     float64 in two passes, so that a large mean does not swallow a small variance.
     """
+    x = x.reshape(-1, x.shape[-1])
     if len(x) == 0:
         raise ValueError("column_moments: x has no rows, so its mean is not defined")
     mean = np.mean(x, axis=0, dtype=np.float64)
@@ -37,13 +39,13 @@ def running_moments(mean, var, running_mean, running_var, momentum, epsilon):
 
 
 def batch_moments(x, running_mean, running_var, momentum, epsilon):
-    """`column_moments` of x (M, C) and then `running_moments`: returns mean (C,) and inv_std (C,)."""
+    """`column_moments` of x (..., C) and then `running_moments`: returns mean (C,) and inv_std (C,)."""
     mean, var = column_moments(x)
     return mean, running_moments(mean, var, running_mean, running_var, momentum, epsilon)
 
 
 def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None, *, activation=None):
-    """y = activation(gamma * (x - mean) * inv_std + beta); x (M, C), the others (C,)."""
+    """y = activation(gamma * (x - mean) * inv_std + beta); x (..., C), the others (C,)."""
     z = gamma * ((x - mean) * inv_std) + beta
     return _give(z if activation is None else activate(activation, z), x, out)
 
@@ -53,16 +55,17 @@ def batch_norm_grad_sums(
 ):
     """Gradients of gamma and beta: column sums of dz * x_hat and of dz.
 
-    grad, x: (M, C); x_hat = (x - mean) * inv_std. dz = dL/dz is grad itself; with an activation, whose
-    output y (M, C) must tell its slope, it is `activation_grad` of grad = dL/dy.
+    grad, x: (..., C); x_hat = (x - mean) * inv_std. dz = dL/dz is grad itself; with an activation, whose
+    output y (..., C) must tell its slope, it is `activation_grad` of grad = dL/dy.
 
-    Returns dz (M, C), dgamma (C,), dbeta (C,). The latter two are added to gamma_grad and beta_grad (C,), which
-    lie in one piece, where these are given.
+    Returns dz (..., C), dgamma (C,), dbeta (C,). The latter two are added to gamma_grad and beta_grad (C,),
+    which lie in one piece, where these are given.
     """
     dz = grad if activation is None else activation_grad(activation, grad, None, y)
     x_hat = (x - mean) * inv_std
-    dgamma = np.sum(dz * x_hat, axis=0, dtype=np.float64)
-    dbeta = np.sum(dz, axis=0, dtype=np.float64)
+    rows = tuple(range(x.ndim - 1))
+    dgamma = np.sum(dz * x_hat, axis=rows, dtype=np.float64)
+    dbeta = np.sum(dz, axis=rows, dtype=np.float64)
     dgamma, dbeta = dgamma.astype(x.dtype), dbeta.astype(x.dtype)
     for total, gradient in ((gamma_grad, dgamma), (beta_grad, dbeta)):
         if total is not None:

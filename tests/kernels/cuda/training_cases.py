@@ -92,6 +92,11 @@ def _normalization(case: Callable, normal: Callable, positive: Callable) -> Iter
             yield case("batch_norm_grad_sums", g, x, mean, std, beta, activation=name, y=y)
         sums = normal(columns), normal(columns)
         yield case("batch_norm_grad_input", g, x, gamma, mean, std, *sums, rows)
+    x, g, vectors = normal(2, 3, 5, 4), normal(2, 3, 5, 4), [positive(4) for _ in range(6)]
+    yield case("batch_moments", x, *vectors[:2], 0.9, 1e-3)
+    yield case("batch_norm_apply", x, *vectors[:4])
+    yield case("batch_norm_grad_sums", g, x, *vectors[:4])
+    yield case("batch_norm_grad_input", g, x, *vectors[:5], 30)
     x, g = 3 + normal(10, 41), normal(10, 41)
     yield case("layer_norm", x, normal(41), normal(41), 1e-3)
     yield case("layer_norm_grad", g, x, normal(41), 3 + normal(10), positive(10))
