@@ -54,7 +54,7 @@ def packed_vectors(where: str, like: Any, size: int, vectors: dict[str, Any]) ->
 
 
 def check_pieces(where: str, like: Any, size: int, vectors: dict[str, Any]) -> None:
-    """`check_vector` for many that a kernel changes in place.
+    """`check_vector` for many that a kernel changes in place; None is none.
 
     Raises:
         ValueError: a vector with gaps.
@@ -62,6 +62,8 @@ def check_pieces(where: str, like: Any, size: int, vectors: dict[str, Any]) -> N
     if _lie_packed(like, size, vectors):
         return
     for name, x in vectors.items():
+        if x is None:
+            continue
         check_vector(where, name, x, size, like.dtype)
         if packed(x) is not x:
             raise ValueError(f"{where}: {name} must lie in one piece")
@@ -115,11 +117,14 @@ def output(where: str, out: Any, shape: tuple[int, ...], dtype: np.dtype, *input
         raise TypeError(f"{where}: out must be an array of {dtype}, not {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"{where}: out must have shape {shape}, got {out.shape}")
-    straight = out.flags.c_contiguous
-    if straight:
+    if out.flags.c_contiguous:
         own = _extent(out)
-        straight = not any(meets(own, _extent(x)) for x in inputs if x is not None)
-    return out if straight else device.namespace().empty(shape, dtype)
+        for x in inputs:
+            if x is not None and meets(own, _extent(x)):
+                break
+        else:
+            return out
+    return device.namespace().empty(shape, dtype)
 
 
 def deliver(result: Any, out: Any) -> Any:

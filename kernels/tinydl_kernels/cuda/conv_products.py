@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from .. import windows
 from .device import VECTOR_BYTES
 from .operands import FOLDED, INNER, LINE, OUTER, Layout, folded, line
-from .products import Epilogue, Operand, Product, Result, matrix, multiply
+from .products import PLAIN, Epilogue, Operand, Product, Result, matrix, multiply
 
 # Training asks for the same few convolutions over and over.
 planned = functools.lru_cache(maxsize=1024)
@@ -48,11 +48,10 @@ def forward_product(g: windows.ConvGeometry, itemsize: int) -> Product:
 
 
 def grad_weight(
-    g: windows.ConvGeometry, x: Any, dy: Any, dw: Any, beta: float, precision: Any = None
+    g: windows.ConvGeometry, x: Any, dy: Any, dw: Any, epilogue: Epilogue, precision: Any = None
 ) -> None:
-    """dw = the gradient + beta dw."""
-    product = grad_weight_product(g, x.dtype.itemsize)
-    multiply(product, x, dy, dw, Epilogue(beta=beta), precision)
+    """dw = the gradient, or the gradient + dw."""
+    multiply(grad_weight_product(g, x.dtype.itemsize), x, dy, dw, epilogue, precision)
 
 
 @planned
@@ -71,24 +70,24 @@ def grad_input(
     g: windows.ConvGeometry, dy: Any, w: Any, dx: Any, epilogue: Epilogue, precision: Any = None
 ) -> None:
     """dx = activation(the gradient + bias)."""
-    products = grad_input_products(g)
-    # What no output has seen is zero: one pass over dx, not a product for each phase.
-    if epilogue.bias is None and epilogue.activation is None:
-        seen = [product for product in products if product.sizes[2]]
-        if len(seen) < len(products):
-            dx.fill(0)
-        products = seen
-    for product in products:
+    seen, unseen = grad_input_products(g)
+    if unseen and epilogue is PLAIN:
+        dx.fill(0)  # one pass over dx, not a product for each phase
+    elif unseen:
+        seen = seen + unseen
+    for product in seen:
         multiply(product, dy, w, dx, epilogue, precision)
 
 
 @planned
-def grad_input_products(g: windows.ConvGeometry) -> list[Product]:
-    return [
+def grad_input_products(g: windows.ConvGeometry) -> tuple[list[Product], list[Product]]:
+    """Of the phases that some output has seen, and of those that none has, whose gradients are zero."""
+    found = [
         _grad_input_phase(g, rows, columns)
         for rows in phases(g.height, g.kernel[0], g.strides[0], g.dilation[0], g.padding[0][0])
         for columns in phases(g.width, g.kernel[1], g.strides[1], g.dilation[1], g.padding[1][0])
     ]
+    return [p for p in found if p.sizes[2]], [p for p in found if not p.sizes[2]]
 
 
 class Phase(NamedTuple):

@@ -14,7 +14,7 @@ from ..windows import ConvGeometry, conv2d_output_shape, conv_geometry, resolve_
 from . import conv_products, depthwise
 from .arrays import check_floats, check_vector, deliver, output, packed, plain
 from .linear import add_column_sums, check_precision, matmul
-from .products import Epilogue, slope_of
+from .products import ADDED, PLAIN, Epilogue, slope_of
 
 __all__ = [
     "conv1d",
@@ -76,7 +76,7 @@ def conv2d_grad_input(
     g = conv_geometry(input_shape, w.shape, strides, padding, dilation, groups)
     _check_grad(name, grad, g)
     dx = output(name, out, g.input_shape, grad.dtype, grad, w)
-    _grad_input(g, plain(grad), plain(w), Epilogue(), dx, precision)
+    _grad_input(g, plain(grad), plain(w), PLAIN, dx, precision)
     return deliver(dx, out)
 
 
@@ -121,14 +121,14 @@ def conv2d_grad_weight(
         dw[...] = out
     if bias_grad is not None:
         check_vector(name, "bias_grad", bias_grad, g.filters, x.dtype)
-    x, grad, beta = plain(x), plain(grad), float(accumulate)
+    x, grad, epilogue = plain(x), plain(grad), ADDED if accumulate else PLAIN
     if _is_matmul(g):
         rows, flat = x.reshape(-1, g.channels), grad.reshape(-1, g.filters)
-        matmul(rows.T, flat, dw[0, 0], beta=beta, precision=precision)
+        matmul(rows.T, flat, dw[0, 0], beta=epilogue.beta, precision=precision)
     elif depthwise.is_depthwise(g) and x.size:
-        depthwise.grad_weight(g, x, grad, dw, beta)
+        depthwise.grad_weight(g, x, grad, dw, epilogue.beta)
     else:
-        conv_products.grad_weight(g, x, grad, dw, beta, precision)
+        conv_products.grad_weight(g, x, grad, dw, epilogue, precision)
     if bias_grad is not None:
         add_column_sums(grad.reshape(-1, g.filters), bias_grad)
     return deliver(dw, out)
@@ -202,6 +202,8 @@ def _is_matmul(g: ConvGeometry) -> bool:
 
 
 def _epilogue(name: str, bias: Any, size: int, dtype: Any, activation: str | None) -> Epilogue:
+    if bias is None and activation is None:
+        return PLAIN
     slope_of(name, activation)
     if bias is not None:
         check_vector(name, "bias", bias, size, dtype)

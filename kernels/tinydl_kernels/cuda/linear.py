@@ -11,7 +11,7 @@ from . import device
 from .arrays import FLOATS, overlap, packed
 from .multiply import PRECISIONS
 from .operands import LARGEST_INDEX
-from .products import Epilogue, Product, Result, line, matrix, multiply, slope_of
+from .products import ADDED, Epilogue, Product, Result, line, matrix, multiply, slope_of
 
 
 def matmul(
@@ -103,7 +103,7 @@ def add_column_sums(b: Any, sums: Any) -> None:
     straight = packed(sums)
     one = _one(b.dtype.char, device.place())
     for product in _column_sums(b.dtype.itemsize, b.shape, b.strides):
-        multiply(product, one, b, straight, Epilogue(beta=1.0))
+        multiply(product, one, b, straight, ADDED)
     if straight is not sums:
         sums[...] = straight
 

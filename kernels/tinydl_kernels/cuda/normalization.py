@@ -148,13 +148,13 @@ def batch_norm_grad_sums(
     name = "batch_norm_grad_sums"
     if activation is None:
         activation, y = "linear", grad
-    check_floats(name, grad=grad, x=x, y=y)
-    check_alike(name, grad=grad, x=x, y=y)
+    else:
+        check_floats(name, x=x, y=y)
+        check_alike(name, x=x, y=y)
+    check_floats(name, grad=grad, x=x)
+    check_alike(name, grad=grad, x=x)
     moments = _vectors(name, x, {"mean": mean, "inv_std": inv_std})
-    totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
-    given = {label: total for label, total in totals.items() if total is not None}
-    if given:
-        check_pieces(name, x, x.shape[-1], given)
+    check_pieces(name, x, x.shape[-1], {"gamma_grad": gamma_grad, "beta_grad": beta_grad})
     return _grad_sums(columns.CHANNEL, activation, grad, x, y, moments, (gamma_grad, beta_grad))
 
 

@@ -68,12 +68,12 @@ def check_alike(where: str, **arrays: Any) -> None:
     Raises:
         ValueError: arrays of different shapes.
     """
-    if len({x.shape for x in arrays.values()}) == 1:
-        return
-    (first, leader), *_ = arrays.items()
+    first = None
     for name, x in arrays.items():
-        if x.shape != leader.shape:
-            raise ValueError(f"{where}: {name} has shape {x.shape}, but {first} has {leader.shape}")
+        if first is None:
+            first, shape = name, x.shape
+        elif x.shape != shape:
+            raise ValueError(f"{where}: {name} has shape {x.shape}, but {first} has {shape}")
 
 
 def as_rows(x: Any) -> Any:

@@ -99,7 +99,7 @@ class Ending(NamedTuple):
         return tuple(map(np.dtype(dtype).type, factors))
 
 
-PLAIN = Epilogue()
+PLAIN, ADDED = Epilogue(), Epilogue(beta=1.0)
 
 
 def slope_of(where: str, activation: str | None) -> float:
@@ -166,7 +166,8 @@ def multiply(
         start(plan.launches, a_place, b_place, target, bias_place)
     else:
         plan.packed(a, b, target, bias_place)
-    start(plan.adding, target, c_place, bias_place)
+    if plan.adding:
+        start(plan.adding, target, c_place, bias_place)
 
 
 class Launch(NamedTuple):
