@@ -1,4 +1,4 @@
-"""Processes that take part in a measurement: they wait for a word, run a function all at once, and wait again.
+"""Processes that take part in a measurement or a test: they wait for a word, run a function all at once, wait again.
 
     with Party(mpi_ranks(python, 2)) as party:
         party.ask("training:build", "a", …)          # the function of that name, in every process; one result each
@@ -20,14 +20,15 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from multiprocessing.connection import Client, Connection, wait
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SECONDS = 80.0  # for one function; a party that takes longer hangs
+SECONDS = 120.0  # for one function; a party that takes longer hangs
+AFTER_AN_ERROR = 2.0  # seconds in which the others, too, may say what happened to them
 ONE_THREAD = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Where a process finds its number: as told below, by MPICH, by Open MPI.
 RANK_VARIABLES = ("TINYDL_PARTY_RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
@@ -109,22 +110,37 @@ class Party:
         return [by_rank[rank] for rank in range(self.size)]
 
     def ask(self, function: str, *arguments: Any, **named: Any) -> list[Any]:
-        """The result of "module:function" with these arguments in every process, in the order of ranks."""
+        """The result of "module:function" with these arguments in every process, in the order of ranks.
+
+        Raises:
+            PartyError: with what each process that raised, ended or did not answer in time has said.
+        """
         for connection in self._connections:
             connection.send((function, arguments, named))
-        replies: dict[int, Any] = {}
+        results: dict[int, Any] = {}
+        errors: dict[int, str] = {}
         until = time.monotonic() + SECONDS
-        while len(replies) < self.size:
-            waiting = [c for rank, c in enumerate(self._connections) if rank not in replies]
+        while waiting := self._connections_but(results | errors):
             ready = wait(waiting, max(until - time.monotonic(), 0))
             if not ready:
-                raise PartyError(f"{function}: no answer\n{self.output()}")
+                break
             for connection in ready:
-                good, value = heard(connection) or (False, f"it ended\n{self.output()}")
+                rank = self._connections.index(connection)
+                good, value = heard(connection) or (False, "it ended")
+                (results if good else errors)[rank] = value
                 if not good:
-                    raise PartyError(f"{function}: {value}")
-                replies[self._connections.index(connection)] = value
-        return [replies[rank] for rank in range(self.size)]
+                    until = min(until, time.monotonic() + AFTER_AN_ERROR)
+        if len(results) < self.size:
+            said = [
+                f"rank {k}: {errors.get(k, 'no answer')}"
+                for k in range(self.size)
+                if k not in results
+            ]
+            raise PartyError("\n".join([function, *said, "output:", self.output()]))
+        return [results[rank] for rank in range(self.size)]
+
+    def _connections_but(self, ranks: Container[int]) -> list[Connection]:
+        return [c for rank, c in enumerate(self._connections) if rank not in ranks]
 
     def output(self) -> str:
         self._log.flush()
@@ -134,9 +150,13 @@ class Party:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self, seconds: float = 5.0) -> None:
+        """End the processes; those that do not end by themselves in this time hang."""
         for connection in self._connections:
             connection.close()
-        self._end(5.0)
+        self._end(seconds)
         self._log.close()
         self._folder.cleanup()
 
@@ -146,6 +166,9 @@ class Party:
             try:
                 process.wait(max(until - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
+                process.terminate()  # a launcher then ends the ranks that it started elsewhere
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(5)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -176,7 +199,7 @@ def serve(address: str) -> None:
         module, _, name = function.partition(":")
         try:
             result = (True, getattr(importlib.import_module(module), name)(*arguments, **named))
-        except Exception:
+        except BaseException:  # also pytest's
             result = (False, traceback.format_exc())
         connection.send(result)
 

@@ -21,7 +21,7 @@ from tests.distributed.models import (
     weights,
 )
 from tests.distributed.models import classes as labels
-from tests.distributed.mpi import JobFailed, environment
+from tests.distributed.mpi import PartyError, environment_of_ranks
 
 # So that buckets are many, and run beside the backward pass though all ranks are on one computer.
 SMALL = {"bucket_bytes": 512, "first_bucket_bytes": 64, "check_every": 2, "overlap": "thread"}
@@ -229,7 +229,9 @@ def test_a_synchronized_batch_norm_is_loaded_in_a_process_alone(job, tmp_path):
         "np.save(sys.argv[2], tl.load(sys.argv[1]).predict(synchronized()[1], batch_size=23))"
     )
     arguments = [str(tmp_path / "model.safetensors"), str(tmp_path / "predicted.npy")]
-    subprocess.run([sys.executable, "-c", program, *arguments], env=environment(), check=True)
+    subprocess.run(
+        [sys.executable, "-c", program, *arguments], env=environment_of_ranks(), check=True
+    )
     np.testing.assert_allclose(np.load(arguments[1]), want, rtol=1e-9)
 
 
@@ -377,7 +379,7 @@ def test_an_iterator_that_ends_early_is_an_error_and_no_hang(job):
     """One rank has fewer batches than it said; in a program of its own the error would end the others too."""
     if job.ranks != 2:
         pytest.skip("two ranks show it, and jobs that fail take seconds")
-    with pytest.raises(JobFailed, match="the data ended after 2 of 3 batches"):
+    with pytest.raises(PartyError, match="the data ended after 2 of 3 batches"):
         job.run(an_iterator_that_ends_early)
 
 

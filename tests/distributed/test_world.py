@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tinydl as tl
-from tests.distributed.mpi import environment
+from tests.distributed.mpi import environment_of_ranks
 from tinydl.distributed.shared_memory import SharedArray
 from tinydl.distributed.world import World, share
 
@@ -186,7 +186,7 @@ def test_a_world_of_one_changes_nothing():
 
 def run_alone(program, **variables):
     launcher = ("OMPI_", "PMI_", "PMIX_", "MPI_")
-    clean = {k: v for k, v in environment(**variables).items() if not k.startswith(launcher)}
+    clean = {k: v for k, v in environment_of_ranks().items() if not k.startswith(launcher)}
     return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env={**clean, **variables}
     )
