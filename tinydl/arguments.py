@@ -6,12 +6,16 @@ import operator
 from typing import Any
 
 
-def positive_integer(owner: str, name: str, value: Any) -> int:
-    """``value`` as an ``int``, NumPy's integers too; the error names ``owner`` (a class) and the argument."""
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """``value`` as an ``int``, NumPy's integers too; the error says what it is called, as "Dense: units".
+
+    Raises:
+        ValueError: not an integer, or below ``least``.
+    """
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        number = 0
-    if number < 1:
-        raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     return number

@@ -176,6 +176,11 @@ def test_bad_arguments(arguments, message):
         DataLoader(np.zeros((4, 1)), batch_size=2).batches(0, 3)
 
 
+def test_rows_of_different_lengths_are_named():
+    with pytest.raises(DataError, match=r"y is no array \(rows of different lengths\?\)"):
+        DataLoader(np.zeros((2, 1)), [[1, 2], [3]], batch_size=1)
+
+
 def test_check_can_be_left_out():
     x = np.array([[0.0], [np.nan]])
     batches = DataLoader(x, batch_size=2, shuffle=False, check=False).batches(0)

@@ -252,7 +252,7 @@ def test_a_resumed_run_gives_the_same_weights(job, compression, tmp_path):
     ("make", "message"),
     [
         (lambda: TopK(0), r"ratio must be in \(0, 1\], got 0"),
-        (lambda: PowerSGD(0), "rank must be a positive whole number, got 0"),
+        (lambda: PowerSGD(0), "rank must be a whole number >= 1, got 0"),
     ],
 )
 def test_bad_arguments(make, message):

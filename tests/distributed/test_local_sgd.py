@@ -142,5 +142,5 @@ def test_linear_scaling():
         0.1, 512, 256, warmup_steps=10, then=lambda r: tl.schedules.CosineDecay(r, 100)
     )
     np.testing.assert_allclose([cosine(9), cosine(10), cosine(110)], [0.2, 0.2, 0], atol=1e-12)
-    with pytest.raises(ValueError, match="base_batch_size must be a positive whole number, got 0"):
+    with pytest.raises(ValueError, match="base_batch_size must be a whole number >= 1, got 0"):
         tl.distributed.linear_scaling(0.1, 8, 0, warmup_steps=1)

@@ -166,9 +166,9 @@ def test_dropout_leaves_out_weights_in_training_only():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="num_heads must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="num_heads must be a whole number >= 1, got 0"):
         MultiHeadAttention(0, 3)
-    with pytest.raises(ValueError, match="value_dim must be a positive integer, got -1"):
+    with pytest.raises(ValueError, match="value_dim must be a whole number >= 1, got -1"):
         MultiHeadAttention(1, 3, -1)
     with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\), got 1"):
         MultiHeadAttention(1, 3, dropout=1)

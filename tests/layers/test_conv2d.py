@@ -70,7 +70,7 @@ def test_explicit_and_same_padding_agree():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"filters": 0, "kernel_size": 3}, "Conv2D: filters must be a positive integer, got 0"),
+        ({"filters": 0, "kernel_size": 3}, "Conv2D: filters must be a whole number >= 1, got 0"),
         ({"filters": 4, "kernel_size": 0}, "Conv2D: kernel_size must be .* >= 1, got 0"),
         ({"filters": 4, "kernel_size": (3, 3, 3)}, r"kernel_size must be .* got \(3, 3, 3\)"),
         ({"filters": 4, "kernel_size": 3, "strides": 0}, "Conv2D: strides must be"),

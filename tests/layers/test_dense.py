@@ -35,7 +35,7 @@ def test_biases_do_not_decay():
 
 @pytest.mark.parametrize("units", [0, -1, 2.5, "ten"])
 def test_wrong_units(units):
-    with pytest.raises(ValueError, match=r"Dense: units must be a positive integer, got"):
+    with pytest.raises(ValueError, match=r"Dense: units must be a whole number >= 1, got"):
         Dense(units)
 
 

@@ -45,7 +45,7 @@ def test_shapes():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="depth_multiplier must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="depth_multiplier must be a whole number >= 1, got 0"):
         DepthwiseConv2D(3, depth_multiplier=0)
     with pytest.raises(ValueError, match="DepthwiseConv2D: strides must be"):
         DepthwiseConv2D(3, strides=-1)

@@ -61,9 +61,9 @@ def test_indices_out_of_range(x, culprit):
 
 
 def test_wrong_arguments_and_shapes():
-    with pytest.raises(ValueError, match="Embedding: input_dim must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="Embedding: input_dim must be a whole number >= 1, got 0"):
         Embedding(0, 4)
-    with pytest.raises(ValueError, match="Embedding: output_dim must be a positive integer"):
+    with pytest.raises(ValueError, match="Embedding: output_dim must be a whole number >= 1"):
         Embedding(4, 1.5)
     layer = Embedding(4, 2, name="words")
     layer.initialize((3,), rng)

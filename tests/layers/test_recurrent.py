@@ -233,7 +233,7 @@ def test_shapes_of_outputs(cls):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="LSTM: units must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="LSTM: units must be a whole number >= 1, got 0"):
         LSTM(0)
     with pytest.raises(ValueError, match="softmax does not"):
         SimpleRNN(2, activation="softmax")

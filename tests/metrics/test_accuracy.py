@@ -167,7 +167,7 @@ def test_bad_targets_are_named(metric, predictions, targets, error, message):
 def test_bad_weights_and_arguments_are_named():
     with pytest.raises(ValueError, match=r"accuracy: sample_weight must have shape \(3,\)"):
         Accuracy().update(Z, np.zeros(3, int), [1, 2])
-    with pytest.raises(ValueError, match="k must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="k must be a whole number >= 1, got 0"):
         TopKAccuracy(0)
     with pytest.raises(ValueError, match="did you mean 'accuracy'"):
         get("acuracy")

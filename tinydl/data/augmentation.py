@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import whole_number
 from tinydl.configs import from_config
 from tinydl.data.sampling import SampleRandom
 
@@ -30,9 +31,7 @@ class RandomCrop:
     """
 
     def __init__(self, padding: int = 4, fill: float | list[float] = 0) -> None:
-        if not isinstance(padding, int) or padding < 0:
-            raise ValueError(f"RandomCrop: padding must be a whole number >= 0, got {padding!r}")
-        self.padding = padding
+        self.padding = whole_number("RandomCrop: padding", padding, least=0)
         self.fill = fill
 
     def __call__(self, x: NDArray, random: SampleRandom) -> NDArray:
@@ -81,8 +80,7 @@ class Cutout:
     outside.
 
     Source: DeVries, Taylor 2017, "Improved regularization of convolutional neural networks with
-        cutout",
-    section 3: the square's center is uniform over the image's pixels.
+    cutout", section 3: the square's center is uniform over the image's pixels.
 
     Args:
         size: side of the square.
@@ -93,10 +91,8 @@ class Cutout:
     """
 
     def __init__(self, size: int, fill: float | list[float] = 0, probability: float = 1.0) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"Cutout: size must be a whole number >= 1, got {size!r}")
         _check_probability(self, probability)
-        self.size = size
+        self.size = whole_number("Cutout: size", size)
         self.fill = fill
         self.probability = probability
 

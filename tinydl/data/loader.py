@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tinydl.arguments import whole_number
 from tinydl.data.errors import DataError
 from tinydl.data.prefetch import prefetch as in_background
 from tinydl.data.sampling import SampleRandom, epoch_order, fresh_seed
@@ -69,27 +70,25 @@ class DataLoader:
         dtype: DTypeLike = "float32",
         check: bool = True,
     ) -> None:
-        self.x = _arrays(x)
-        self.y = None if y is None else _arrays(y)
+        self.x = _arrays("x", x)
+        self.y = None if y is None else _arrays("y", y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
         named = _named(self.x, self.y, self.sample_weight)
         check_arrays(named, finite=check)
         self.samples = len(named[0][1])
-        _require_whole("batch_size", batch_size, 1)
-        _require_whole("prefetch", prefetch, 0)
+        self.batch_size = whole_number("batch_size", batch_size)
+        self.prefetch = whole_number("prefetch", prefetch, least=0)
         if batch_size > self.samples:
             raise DataError(
                 f"batch_size {batch_size} is larger than the data set ({self.samples} samples): "
                 f"expected 1 to {self.samples}"
             )
-        self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = fresh_seed() if seed is None else seed
         self.transforms = _functions("transform", transform)
         self.augmentations = _functions("augment", augment)
         if isinstance(self.x, list) and (self.transforms or self.augmentations):
             raise ValueError("transform and augment take one array, x is a list of arrays")
-        self.prefetch = prefetch
         self.drop_last = drop_last
         self.rank, self.size = 0, 1  # which of how many equal parts of each batch (see ``part``)
         self.dtype = np.dtype(dtype)
@@ -108,8 +107,8 @@ class DataLoader:
 
         Without labels y is None. Closing the iterator, or dropping it, ends its background thread.
         """
-        _require_whole("epoch", epoch, 0)
-        _require_whole("start", start, 0)
+        whole_number("epoch", epoch, least=0)
+        whole_number("start", start, least=0)
         if start > len(self):
             raise ValueError(f"start={start} is beyond the end: an epoch has {len(self)} batches")
         return in_background(self._prepare(epoch, start), self.prefetch)
@@ -178,11 +177,14 @@ class DataLoader:
         return y.astype(self.dtype, copy=False) if y is not None and y.dtype.kind == "f" else y
 
 
-def _arrays(data: Any) -> Any:
+def _arrays(name: str, data: Any) -> Any:
     """One array, or a list of arrays; lists of numbers become an array."""
     if isinstance(data, list | tuple) and data and all(isinstance(a, np.ndarray) for a in data):
         return list(data)
-    return np.asanyarray(data)
+    try:
+        return np.asanyarray(data)
+    except ValueError as error:
+        raise DataError(f"{name} is no array (rows of different lengths?): {error}") from None
 
 
 def _take(data: Any, indices: NDArray) -> Any:
@@ -215,8 +217,3 @@ def _functions(name: str, given: Any) -> tuple[Callable, ...]:
                 f"{name} must be a function of a batch, or a list of them, got {function!r}"
             )
     return functions
-
-
-def _require_whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from tinydl.arguments import whole_number
 from tinydl.configs import from_config
 from tinydl.devices import DeviceError
 from tinydl.distributed.buckets import Buckets
@@ -24,7 +25,7 @@ from tinydl.distributed.compression import BFloat16, Float16
 from tinydl.distributed.gpu_ranks import GPUGradients
 from tinydl.distributed.power_sgd import PowerSGD
 from tinydl.distributed.reduction import AllReduce
-from tinydl.distributed.replicas import Replicas, require_whole
+from tinydl.distributed.replicas import Replicas
 from tinydl.distributed.sharding import ShardedUpdate
 from tinydl.distributed.strategy import Compute, Sums
 from tinydl.distributed.top_k import TopK
@@ -75,8 +76,11 @@ class DataParallel(Replicas):
         check_every: int = 100,
     ) -> None:
         super().__init__(check_every)
-        for name in ("shards", "bucket_bytes", "first_bucket_bytes"):
-            require_whole(self, name, locals()[name], 1)
+        self.shards = whole_number("DataParallel: shards", shards)
+        self.bucket_bytes = whole_number("DataParallel: bucket_bytes", bucket_bytes)
+        self.first_bucket_bytes = whole_number(
+            "DataParallel: first_bucket_bytes", first_bucket_bytes
+        )
         if overlap not in ("auto", "thread", "poll", "none"):
             raise ValueError(
                 f"DataParallel: overlap must be 'auto', 'thread', 'poll' or 'none', got {overlap!r}"
@@ -95,9 +99,6 @@ class DataParallel(Replicas):
             both = " and ".join(name for name, yes in chosen.items() if yes)
             raise ValueError(f"DataParallel: {both} cannot be combined, choose one")
         self.deterministic = deterministic
-        self.shards = shards
-        self.bucket_bytes = bucket_bytes
-        self.first_bucket_bytes = first_bucket_bytes
         self.overlap = overlap
         self.reduction = ShardedUpdate() if shard_optimizer else as_reduction(compression)
         if overlap == "poll" and not self.reduction.can_poll:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tinydl.arguments import whole_number
 from tinydl.optimizers.schedules import Constant, Schedule, Warmup
 
 
@@ -34,9 +35,6 @@ def linear_scaling(
     with momentum; for Adam's kin the root of k often serves better (Malladi et al. 2022, arXiv 2205.10287).
     """
     for name, value in (("batch_size", batch_size), ("base_batch_size", base_batch_size)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"linear_scaling: {name} must be a positive whole number, got {value!r}"
-            )
+        whole_number(f"linear_scaling: {name}", value)
     peak = Constant(learning_rate).value * batch_size / base_batch_size
     return Warmup(warmup_steps, then(peak), start=learning_rate)

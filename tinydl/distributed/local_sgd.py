@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import whole_number
 from tinydl.distributed.gpu_ranks import through_host
-from tinydl.distributed.replicas import Replicas, require_whole
+from tinydl.distributed.replicas import Replicas
 from tinydl.distributed.strategy import COUNT, TOTAL, Compute, Sums
 
 
@@ -36,8 +37,7 @@ class LocalSGD(Replicas):
 
     def __init__(self, every: int = 8, check_every: int = 100) -> None:
         super().__init__(check_every)
-        require_whole(self, "every", every, 1)
-        self.every = every
+        self.every = whole_number("LocalSGD: every", every)
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "every": self.every}

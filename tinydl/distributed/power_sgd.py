@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import whole_number
 from tinydl.distributed.top_k import ErrorFeedback
 from tinydl.distributed.world import World
 from tinydl.parameters import ParameterStore, Segment
@@ -45,9 +46,7 @@ class PowerSGD(ErrorFeedback):
     """
 
     def __init__(self, rank: int = 4) -> None:
-        if not isinstance(rank, int) or rank < 1:
-            raise ValueError(f"PowerSGD: rank must be a positive whole number, got {rank!r}")
-        self.rank = rank
+        self.rank = whole_number("PowerSGD: rank", rank)
 
     def attach(self, world: World, store: ParameterStore) -> None:
         super().attach(world, store)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import whole_number
 from tinydl.distributed.alike import check_alike, describe_data, described
 from tinydl.distributed.drift import check_equal
 from tinydl.distributed.faults import all_come, exits_early
@@ -29,9 +30,8 @@ class Replicas(SingleProcess):
     """
 
     def __init__(self, check_every: int = 100) -> None:
-        require_whole(self, "check_every", check_every, 0)
         self.world = world()
-        self.check_every = check_every
+        self.check_every = whole_number(f"{type(self).__name__}: check_every", check_every, least=0)
 
     # ---- beginning and end --------------------------------------------------------------------------------
 
@@ -129,13 +129,6 @@ class Replicas(SingleProcess):
 
     def add_up(self, sums: NDArray) -> None:
         self.world.allreduce(sums)
-
-
-def require_whole(owner: object, name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"{type(owner).__name__}: {name} must be a whole number >= {least}, got {value!r}"
-        )
 
 
 def part_of(source: Any, many: World) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import positive_integer
+from tinydl.arguments import whole_number
 from tinydl.configs import as_config
 from tinydl.devices import beside, namespace
 from tinydl.initializers import get as get_initializer
@@ -81,7 +81,7 @@ class MultiHeadAttention(Layer):
         super().__init__(name)
 
         def size(argument: str, value: Any) -> int:
-            return positive_integer("MultiHeadAttention", argument, value)
+            return whole_number(f"MultiHeadAttention: {argument}", value)
 
         if not 0 <= dropout < 1:
             raise ValueError(f"MultiHeadAttention: dropout must lie in [0, 1), got {dropout!r}")

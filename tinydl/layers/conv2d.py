@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import positive_integer
+from tinydl.arguments import whole_number
 from tinydl.configs import as_config
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.activations import ActivationFunction
@@ -58,8 +58,8 @@ class Conv2D(Layer):
     ) -> None:
         super().__init__(name)
         kind = type(self).__name__
-        self.filters = positive_integer(kind, "filters", filters)
-        self.groups = positive_integer(kind, "groups", groups)
+        self.filters = whole_number(f"{kind}: filters", filters)
+        self.groups = whole_number(f"{kind}: groups", groups)
         if filters % groups:
             raise ValueError(f"{kind}: groups={groups} must divide filters={filters}")
         self.kernel_size = windows.as_pair(f"{kind}: kernel_size", kernel_size)

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import positive_integer
+from tinydl.arguments import whole_number
 from tinydl.configs import as_config
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.activations import ActivationFunction
@@ -41,7 +41,7 @@ class Dense(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.units = positive_integer("Dense", "units", units)
+        self.units = whole_number("Dense: units", units)
         self.activation = ActivationFunction(activation)
         self.use_bias = use_bias
         self.kernel_initializer = get_initializer(kernel_initializer)

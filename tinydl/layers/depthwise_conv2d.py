@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinydl.arguments import positive_integer
+from tinydl.arguments import whole_number
 from tinydl.configs import as_config
 from tinydl.layers.base import Shape
 from tinydl.layers.conv2d import Conv2D, image_shape
@@ -40,9 +40,7 @@ class DepthwiseConv2D(Conv2D):
         depthwise_regularizer: Regularizer | str | None = None,
         name: str | None = None,
     ) -> None:
-        self.depth_multiplier = positive_integer(
-            "DepthwiseConv2D", "depth_multiplier", depth_multiplier
-        )
+        self.depth_multiplier = whole_number("DepthwiseConv2D: depth_multiplier", depth_multiplier)
         super().__init__(
             filters=self.depth_multiplier,  # times the channels, once they are known
             kernel_size=kernel_size,

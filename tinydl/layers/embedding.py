@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import positive_integer
+from tinydl.arguments import whole_number
 from tinydl.configs import as_config
 from tinydl.devices import is_on_device, later, now
 from tinydl.initializers import get as get_initializer
@@ -41,8 +41,8 @@ class Embedding(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.input_dim = positive_integer("Embedding", "input_dim", input_dim)
-        self.output_dim = positive_integer("Embedding", "output_dim", output_dim)
+        self.input_dim = whole_number("Embedding: input_dim", input_dim)
+        self.output_dim = whole_number("Embedding: output_dim", output_dim)
         self.embeddings_initializer = get_initializer(embeddings_initializer)
         self.embeddings_regularizer = get_regularizer(embeddings_regularizer)
         self.mask_zero = bool(mask_zero)

@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import positive_integer
+from tinydl.arguments import whole_number
 from tinydl.configs import as_config
 from tinydl.devices import is_on_device, namespace
 from tinydl.initializers import get as get_initializer
@@ -87,7 +87,7 @@ class Recurrent(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.units = positive_integer(type(self).__name__, "units", units)
+        self.units = whole_number(f"{type(self).__name__}: units", units)
         self.use_bias = bool(use_bias)
         self.kernel_initializer = get_initializer(kernel_initializer)
         self.recurrent_initializer = get_initializer(recurrent_initializer)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.arguments import positive_integer
+from tinydl.arguments import whole_number
 from tinydl.metrics.base import Metric, ratio
 from tinydl.metrics.classes import binary_targets, class_numbers, class_targets, yes_or_no
 
@@ -93,7 +93,7 @@ class TopKAccuracy(_ShareOfHits):
 
     def __init__(self, k: int = 5, name: str | None = None) -> None:
         super().__init__(name or f"top_{k}_accuracy")
-        self.k = positive_integer("TopKAccuracy", "k", k)
+        self.k = whole_number("TopKAccuracy: k", k)
 
     def hits(self, predictions, targets):
         return top_k_hits(predictions, targets, self.k, self.name)
