@@ -119,7 +119,7 @@ def launch(
     """
     if 0 in grid:
         return
-    if max(grid[1:], default=0) > MOST_BLOCKS:
+    if len(grid) > 1 and max(grid[1:]) > MOST_BLOCKS:
         raise ValueError(
             f"{dispatcher.__name__}: a grid of {grid} blocks is larger than {MOST_BLOCKS} along the "
             "second or the third dimension, which no GPU takes: give it the arrays in parts"
