@@ -23,9 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the stand-in, which tests use as well
-STAND_IN = (
-    "TINYDL_STAND_IN_DRIVER"  # its folder; the loader looks there from the start of a process
-)
+# Names the folder that it is in: the loader looks there from the start of a process.
+STAND_IN = "TINYDL_STAND_IN_DRIVER"
 LAUNCHES, REPEATS = 2000, 25
 
 

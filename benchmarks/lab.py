@@ -123,10 +123,9 @@ class Lab:
     def __exit__(self, *error: object) -> None:
         for space in [*(f"{self._prefix}-{host}" for host in self.hosts), self._switch]:
             with contextlib.suppress(subprocess.CalledProcessError):
+                # Some are left over on a host that was switched off.
                 for process in output_of("ip", "netns", "pids", space).split():
-                    os.kill(
-                        int(process), signal.SIGKILL
-                    )  # left over on a host that was switched off
+                    os.kill(int(process), signal.SIGKILL)
                 ip("netns", "del", space, quiet=True)
         self._folder.cleanup()
 

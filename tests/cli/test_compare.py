@@ -168,7 +168,6 @@ def test_peers_that_are_not_installed(tmp_path, monkeypatch):
     result = tinydl("run", "--task", "digits", "--optimizer", "prodigy", "--output", tmp_path)
     assert result.exit_code == 1
     assert "the package prodigyopt is not installed" in " ".join(result.output.split())
-    result = tinydl(
-        "run", *QUICK, "--stage", "tune", "--output", tmp_path
-    )  # without them all is well
+    # Without them all is well.
+    result = tinydl("run", *QUICK, "--stage", "tune", "--output", tmp_path)
     assert result.exit_code == 0, result.output

@@ -119,7 +119,7 @@ def test_bad_input_is_one_clear_error(mpiexec, arguments, words):
 
 
 def test_cores_are_shared_among_the_ranks_of_a_machine(mpiexec, monkeypatch):
-    monkeypatch.setattr(launch, "cores", lambda: 8)
+    monkeypatch.setattr(launch, "usable_cores", lambda: 8)
     command = ["true"]
     for job, threads in (
         (Launch(command, 2), "4"),
@@ -229,9 +229,9 @@ def test_left_over_shared_memory_is_removed_but_not_that_of_others(tmp_path, mon
     looks = iter([{mapped, ending}])
     monkeypatch.setattr(left_over, "mapped_files", lambda: next(looks, {mapped}))
     (tmp_path / "mpich_shm_before").touch()
-    with left_over.SharedMemory() as shared:
-        for name in ("mpich_shm_mapped", "mpich_shm_orphan", "sm_segment.ending", "something_else"):
-            (tmp_path / name).touch()
-        shared.remove(seconds=0.3)
+    shared = left_over.SharedMemory()
+    for name in ("mpich_shm_mapped", "mpich_shm_orphan", "sm_segment.ending", "something_else"):
+        (tmp_path / name).touch()
+    shared.remove(seconds=0.3)
     kept = {path.name for path in tmp_path.iterdir()}
     assert kept == {"mpich_shm_before", "mpich_shm_mapped", "something_else"}

@@ -119,9 +119,8 @@ def test_a_loss_that_is_all_size_ends_it_at_last():
 
 
 def test_layers_without_weights_or_gradient_have_no_say():
-    net = Product(
-        [2.0, 3.0, 0.0], base=1.0
-    )  # the last one begins at 0, as ends of residual branches do
+    # The last one begins at 0, as ends of residual branches do.
+    net = Product([2.0, 3.0, 0.0], base=1.0)
     das = built(net)
     das.step(net.loss())  # its product is 0: no layer has both
     assert das.scalars["t"] == 1 and das.scalars["scalings"] == 0

@@ -143,8 +143,7 @@ def test_first_steps_by_hand():
     assert first(SGD(0.1)) == pytest.approx(0.6)
     assert first(Momentum(0.1)) == pytest.approx(0.6)
     assert first(Nesterov(0.1)) == pytest.approx(1 - 0.1 * 4 * 1.9)
-    assert first(Adam(0.1)) == pytest.approx(
-        0.9
-    )  # Adam's first step is the rate, whatever the size
+    # Adam's first step is the rate, whatever the size.
+    assert first(Adam(0.1)) == pytest.approx(0.9)
     assert first(AdamW(0.1, weight_decay=0.5)) == pytest.approx(0.95 - 0.1)
     assert first(RMSProp(0.1)) == pytest.approx(1 - 0.1 / math.sqrt(0.1))

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tinydl.distributed.launch import usable_cores
+
 PACKAGES = ("tinydl", "numpy", "numba", "llvmlite", "torch")
 
 
@@ -40,13 +42,6 @@ def processor_name() -> str:
         if match:
             return match[1].strip()
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Those that this process may use: fewer than there are in containers and batch systems."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def physical_memory() -> int | None:

@@ -38,9 +38,8 @@ def draw_roofline(measurements: list[Measurement], peak: Peaks, path: Path) -> N
     for i, (level, bandwidth) in enumerate(peak.bandwidth.items()):
         roof = np.minimum(peak.gflops, intensity * bandwidth)
         axes.plot(intensity, roof, color="gray", lw=2 if level == "memory" else 0.8, zorder=1)
-        speed = (
-            peak.gflops / 3 / 2.2**i
-        )  # each label a little lower than the last, left of its slope
+        # Each label a little lower than the last, left of its slope.
+        speed = peak.gflops / 3 / 2.2**i
         axes.annotate(
             f"{level} {bandwidth:.0f} GB/s",
             (speed / bandwidth, speed),

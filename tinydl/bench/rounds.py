@@ -35,9 +35,8 @@ class Settings:
     threads: int = 1
     seconds: float = 0.4  # for each contender and case
     instructions: str = "host"
-    clock: str = (
-        "wall"  # or "cpu": the time of this process alone, on a machine that others use too
-    )
+    # or "cpu": the time of this process alone, on a machine that others use too
+    clock: str = "wall"
 
     def __post_init__(self) -> None:
         if self.clock == "cpu" and self.threads > 1:

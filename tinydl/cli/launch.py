@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinydl.cli.errors import say
-from tinydl.distributed.launch import Launch, cores
+from tinydl.distributed.launch import Launch, usable_cores
 from tinydl.distributed.launchers import LaunchError
 
 
@@ -54,7 +54,7 @@ def launch(
     try:
         job = Launch(
             command,
-            cores() if ranks is None else ranks,
+            usable_cores() if ranks is None else ranks,
             threads=threads,
             hosts=[host for host in (hosts or "").split(",") if host],
             agent=agent.resolve() if agent else None,

@@ -117,20 +117,20 @@ class Launch:
             *self.launcher.arguments(self.ranks, self.hosts, self.agent, environment),
             *self.command,
         ]
-        with SharedMemory() as left_over:
-            # A group of its own: Ctrl-C reaches this process alone, which passes it on as a request.
-            self._process = subprocess.Popen(
-                line,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
-            if self._stop_signal is not None:  # it came just before
-                self._process.send_signal(PLEASE_STOP)
-            code = self._wait(self._process)
-            if code != 0:
-                left_over.remove()
+        left_over = SharedMemory()
+        # A group of its own: Ctrl-C reaches this process alone, which passes it on as a request.
+        self._process = subprocess.Popen(
+            line,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=end_with_parent,
+        )
+        if self._stop_signal is not None:  # it came just before
+            self._process.send_signal(PLEASE_STOP)
+        code = self._wait(self._process)
+        if code != 0:
+            left_over.remove()
         return 128 - code if code < 0 else code
 
     def _wait(self, process: subprocess.Popen) -> int:
@@ -148,7 +148,7 @@ class Launch:
 
     def environment(self, restart: int) -> dict[str, str]:
         """What every rank gets. Numba reads its number of threads when it is imported, so it is set before."""
-        threads = str(self.threads or max(1, cores() // share(self.ranks, self.hosts)))
+        threads = str(self.threads or max(1, usable_cores() // share(self.ranks, self.hosts)))
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         return {
             **(passed_on if self.hosts else {}),
@@ -241,8 +241,8 @@ def answers(host: str, agent: Path | None, seconds: float = 15) -> bool:
     return result.returncode == 0
 
 
-def cores() -> int:
-    """Cores that this process may use."""
+def usable_cores() -> int:
+    """Those that this process may use: fewer than there are in containers and batch systems."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -13,22 +13,15 @@ import time
 from pathlib import Path
 
 FOLDER = Path("/dev/shm")
-PATTERNS = (
-    "mpich_shm_*",
-    "sm_segment.*",
-    "vader_segment.*",
-)  # MPICH's; Open MPI's since 5.0, and before
+# MPICH's; Open MPI's since 5.0, and before.
+PATTERNS = ("mpich_shm_*", "sm_segment.*", "vader_segment.*")
 
 
 class SharedMemory:
-    """Around a job: ``remove()`` deletes what it left in shared memory. Without effect where there is no /dev/shm."""
+    """Made before a job: ``remove()`` then deletes what that left in shared memory, where there is a /dev/shm."""
 
-    def __enter__(self) -> SharedMemory:
+    def __init__(self) -> None:
         self._before = self._files()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def remove(self, seconds: float = 2.0) -> None:
         """Delete files that appeared since, are ours, and that no process has mapped any more.

@@ -81,9 +81,8 @@ def tree_sum(world: World, shards: int, leaf: Callable[[int], NDArray]) -> NDArr
     width = -(-length // world.size)
     rows = max(map(len, nodes.values()))
 
-    pieces = np.zeros(
-        (world.size, rows, width), own[0].dtype
-    )  # one row a rank: its slice of my subtrees
+    # One row a rank: its slice of my subtrees.
+    pieces = np.zeros((world.size, rows, width), own[0].dtype)
     for k, total in enumerate(own):
         for r in range(world.size):
             part = total[r * width : (r + 1) * width]

@@ -118,10 +118,6 @@ class World:
     def barrier(self) -> None:
         """Wait for all ranks."""
 
-    def abort(self, code: int = 1) -> None:
-        """End every process of this world at once."""
-        sys.exit(code)
-
 
 class MPIWorld(World):
     """The processes that an MPI launcher started together, or some of them."""
@@ -238,11 +234,6 @@ class MPIWorld(World):
 
     def barrier(self) -> None:
         self._collective("Barrier")
-
-    def abort(self, code: int = 1) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._mpi.COMM_WORLD.Abort(code)
 
     def _counts(self, length: int) -> list[int]:
         """Elements of every rank's share."""

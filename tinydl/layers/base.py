@@ -58,9 +58,8 @@ class Layer:
 
     uses_mask = False  # True: forward(x, training, mask) receives the (N, T) mask of steps to keep
     is_random = False  # True: forward draws from self.rng when training
-    runs_on_cuda = (
-        True  # False: forward or backward needs the host's arrays, and device="cuda" is refused
-    )
+    # False: forward or backward needs the host's arrays, and device="cuda" is refused
+    runs_on_cuda = True
 
     input_shape: Any
     output_shape: Any

@@ -46,9 +46,8 @@ class Embedding(Layer):
         self.embeddings_initializer = get_initializer(embeddings_initializer)
         self.embeddings_regularizer = get_regularizer(embeddings_regularizer)
         self.mask_zero = bool(mask_zero)
-        self.unjudged: tuple[Any, Any] | None = (
-            None  # symbols on a device, and whether some are wrong
-        )
+        # Symbols on a device, and whether some are wrong.
+        self.unjudged: tuple[Any, Any] | None = None
 
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         self.weight = self.add_parameter(

@@ -172,10 +172,8 @@ def sensitivity(study: Study) -> Any:
             if judged is not None and judged.rate in means:
                 axis.plot(judged.rate, means[judged.rate].value, "o", color=color(contender), ms=5)
         axis.set_xscale("log")
-        low, high = (
-            min(shown),
-            max(shown),
-        )  # without the bands, which may be wide where seeds are few
+        # Without the bands, which may be wide where seeds are few.
+        low, high = min(shown), max(shown)
         if not study.task(task).higher_is_better:
             axis.set_ylabel("loss, nats", fontsize=8)
             high = min(high, study.task(task).chance)

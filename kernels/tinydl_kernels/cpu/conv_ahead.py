@@ -18,12 +18,10 @@ from llvmlite import ir
 from ._jit import jit
 from .simd import I64, Emitter, intrinsic, pointer
 
-LINE = (
-    64  # bytes of a cache line on almost all processors; elsewhere some are asked for twice, or not
-)
-(ADDRESS, LINES, SHARE) = range(
-    3
-)  # where the stream goes on, lines that are left, lines for one tile
+# Bytes of a cache line on almost all processors; elsewhere some are asked for twice, or not.
+LINE = 64
+# Where the stream goes on, lines that are left, lines for one tile.
+(ADDRESS, LINES, SHARE) = range(3)
 STREAM = 3
 AHEAD_FIELDS = 2 * STREAM
 
