@@ -59,6 +59,7 @@ __all__ = [
     "intrinsic",
     "kernel",
     "launch",
+    "launch_again",
     "memory",
     "multiprocessors",
     "name",
@@ -130,6 +131,16 @@ def launch(
         library = _cupy().cuda
         stream = library.get_current_stream().ptr
         launching.start(dispatcher, grid, threads, arguments, shared, library.runtime, stream)
+
+
+def launch_again(known: launching.Launch, *addresses: Any) -> None:
+    """`launch` with arguments that are laid out already, but for these."""
+    if SIMULATED:
+        launch(known.dispatcher, known.grid, known.threads, *known.arguments(addresses))
+    else:
+        library = _cupy().cuda
+        stream = library.get_current_stream().ptr
+        launching.start_again(known, addresses, library.runtime, stream)
 
 
 def address(x: Any) -> int:

@@ -3,7 +3,8 @@
 A kernel often runs for a few microseconds; to start it should not take the host longer. So all that can
 be known before is found out once, when a kernel is started with arguments of such types for the first
 time: then it is compiled, or read from the disk, and loaded. From then on a launch looks that up, lays the
-arguments into one piece of memory as the kernel expects them, and calls the driver.
+arguments into one piece of memory as the kernel expects them, and calls the driver. Of a `Launch`, which is given
+many times with other addresses, that piece of memory is kept, too.
 
 An argument is an integer, such as an address (int64 in the kernel), a float (float64), a bool, a scalar
 of NumPy's (of its type), a tuple of integers, or a tuple of such tuples. PTX has no tuples: each number in
@@ -19,13 +20,13 @@ import functools
 import struct
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .compiling import driver, machine_code, types
 
-__all__ = ["attribute", "flat", "layout", "signature_of", "start"]
+__all__ = ["Launch", "attribute", "flat", "layout", "signature_of", "start", "start_again"]
 
 MOST_BYTES = 32764  # of parameters; the assembler refuses a kernel that has more
 TYPES = {
@@ -37,6 +38,8 @@ CODES = {  # of `struct`
     types.boolean: "?", types.int32: "i", types.int64: "q",
     types.float32: "f", types.float64: "d",
 }  # fmt: skip
+
+ADDRESS = struct.Struct("q")
 
 
 # --- starting -------------------------------------------------------------------------------------
@@ -51,6 +54,37 @@ class Loaded:
         self.function = function  # the driver's handle
         self.parameters = parameters
         self.shared = 0  # bytes of dynamic shared memory that it may be started with
+
+
+class Launch:
+    """A kernel with all its arguments but some addresses."""
+
+    def __init__(
+        self, dispatcher: Any, grid: tuple[int, ...], threads: int, after: tuple[tuple, ...]
+    ) -> None:
+        """
+        Args:
+            grid: one to three numbers of blocks, none of them 0.
+            after: behind each address these arguments follow.
+        """
+        self.dispatcher, self.grid, self.threads, self.after = dispatcher, grid, threads, after
+        self.blocks = (*grid, 1, 1)[:3]
+        self.laid_out: dict[int, LaidOut] = {}  # on each device
+
+    def arguments(self, addresses: Sequence[Any]) -> list[Any]:
+        found: list[Any] = []
+        for address, following in zip(addresses, self.after, strict=True):
+            found.append(address)
+            found += following
+        return found
+
+
+class LaidOut(NamedTuple):
+    """The parameters of a `Launch` on one device."""
+
+    function: Any  # the driver's handle
+    parameters: bytes
+    places: list[int]  # in them, of the addresses
 
 
 class Thread(threading.local):
@@ -119,11 +153,44 @@ def start(
         loaded.function, x, y, z, threads, 1, 1, shared, stream, 0, thread.extra
     )[0]
     if result:
-        doing = f"starting {_name(dispatcher)} with {grid} blocks of {threads} threads"
-        raise _failure(doing, result)
+        raise _not_started(dispatcher, grid, threads, result)
 
 
-def flat(arguments: tuple) -> tuple[list, list]:
+def start_again(launch: Launch, addresses: tuple[int, ...], runtime: Any, stream: int) -> None:
+    """`start` for a `Launch`."""
+    thread, device = _thread, runtime.getDevice()
+    if device not in thread.devices:
+        runtime.free(0)
+        thread.devices.add(device)
+    function, parameters, places = launch.laid_out.get(device) or _lay_out(launch, device)
+    memory, size = thread.parameters, len(parameters)
+    memory[:size] = parameters
+    for place, address in zip(places, addresses, strict=True):
+        ADDRESS.pack_into(memory, place, address)
+    thread.size.value = size
+    x, y, z = launch.blocks
+    result = driver.cuLaunchKernel(
+        function, x, y, z, launch.threads, 1, 1, 0, stream, 0, thread.extra
+    )[0]
+    if result:
+        raise _not_started(launch.dispatcher, launch.grid, launch.threads, result)
+
+
+def _lay_out(launch: Launch, device: int) -> LaidOut:
+    arguments = launch.arguments([0] * len(launch.after))
+    kinds, numbers = flat(arguments)
+    key = (launch.dispatcher, device, *kinds)
+    loaded = _loaded.get(key) or _load(key)
+    places, before = [], 0
+    for following in launch.after:
+        places.append(struct.calcsize(loaded.parameters.format[:before] + "0q"))
+        before += 1 + len(flat(following)[1])
+    found = LaidOut(loaded.function, loaded.parameters.pack(*numbers), places)
+    launch.laid_out[device] = found
+    return found
+
+
+def flat(arguments: Sequence) -> tuple[list, list]:
     """What kind each argument is of, and all numbers in them.
 
     A kind is a type; of a tuple, how many numbers are in it; of a tuple of tuples, that of each.
@@ -265,6 +332,10 @@ def _asked(doing: str, answer: tuple) -> Any:
     if answer[0]:
         raise _failure(doing, answer[0])
     return answer[1] if len(answer) > 1 else None
+
+
+def _not_started(dispatcher: Any, grid: tuple, threads: int, result: Any) -> RuntimeError:
+    return _failure(f"starting {_name(dispatcher)} with {grid} blocks of {threads} threads", result)
 
 
 def _failure(doing: str, result: Any) -> RuntimeError:

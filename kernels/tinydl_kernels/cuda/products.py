@@ -19,6 +19,7 @@ from . import device, warpgroups
 from .device import ALIGNED, MOST_BLOCKS, VECTOR_BYTES, cuda, kernel
 from .gemm import Gemm, finisher, gemm
 from .instructions import pointer
+from .launching import Launch
 from .operands import FOLDED, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
 from .passes import add_up
 from .tiles import Tile, WarpgroupTile, adders_of, choose
@@ -170,22 +171,9 @@ def multiply(
         start(plan.adding, target, c_place, bias_place)
 
 
-class Launch(NamedTuple):
-    """A kernel to be started, all but addresses; `after` each of them these arguments follow."""
-
-    function: Any
-    grid: tuple[int, ...]
-    threads: int
-    after: tuple[tuple, ...]
-
-
 def start(launches: list[Launch], *addresses: Any) -> None:
-    for function, grid, threads, after in launches:
-        arguments: list[Any] = []
-        for address, following in zip(addresses, after, strict=True):
-            arguments.append(address)
-            arguments += following
-        device.launch(function, grid, threads, *arguments)
+    for known in launches:
+        device.launch_again(known, *addresses)
 
 
 class Plan(NamedTuple):

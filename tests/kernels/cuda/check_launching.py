@@ -91,6 +91,27 @@ def test_every_kind_of_argument_arrives(compiled):
     assert "sm_90a" in ptx
 
 
+def test_what_is_laid_out_already_arrives_with_new_addresses(compiled):
+    @kernel(64)
+    def takes_two_addresses(one, flag, number, two, sizes):
+        if flag:
+            return
+
+    known = launching.Launch(
+        takes_two_addresses, (3, 2), 64, ((True, np.float32(0.5)), ((np.int32(-5), 7),))
+    )
+    for one, two in ((2**63 - 1, 16), (32, 48)):
+        device.launch_again(known, one, two)
+        (ptx,) = compiled  # once
+        assert received(ptx) == [one, True, 0.5, two, -5, 7]
+        last = driver("last", Last)
+        assert list(last.grid) == [3, 2, 1] and list(last.block) == [64, 1, 1]
+        assert last.stream == 0x7F0000001230 and last.shared == 0
+    driver("result_of_launches").value = 1
+    with pytest.raises(RuntimeError, match="starting takes_two_addresses with"):
+        device.launch_again(known, 0, 0)
+
+
 def test_a_product(compiled):
     a, b, bias = on_device(70, 30), on_device(30, 50), on_device(50)
     c = linear.matmul(a, b, bias=bias, activation="leaky_relu")

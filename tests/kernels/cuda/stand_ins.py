@@ -83,6 +83,9 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
         assert KEYS.setdefault(key, dispatcher) is dispatcher, "two kernels would share a file"
         found.append((dispatcher, signature))
 
+    def launch_again(known: launching.Launch, *addresses: int) -> None:
+        launch(known.dispatcher, known.grid, known.threads, *known.arguments(addresses))
+
     library = SimpleNamespace(
         empty=lambda shape, dtype: np.empty(shape, dtype).view(OnDevice),
         ones=lambda shape, dtype: np.ones(shape, dtype).view(OnDevice),
@@ -90,6 +93,7 @@ def launches(call: Callable[[], Any]) -> list[tuple[Any, tuple]]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "launch", launch)
+        patch.setattr(device, "launch_again", launch_again)
         patch.setattr(device, "require", lambda: None)
         patch.setattr(device, "current", lambda: 0)
         patch.setattr(device, "capability", lambda: (9, 0))
