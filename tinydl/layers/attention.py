@@ -14,6 +14,7 @@ from tinydl.configs import as_config
 from tinydl.devices import beside, namespace
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer, Shape
+from tinydl.layers.dropout import drawn_mask
 from tinydl.layers.merging import check_inputs
 from tinydl.parameters import Parameter
 from tinydl.regularizers import Regularizer
@@ -158,7 +159,7 @@ class MultiHeadAttention(Layer):
             np.copyto(self._by_sample(self.A), 0, where=hidden)
         self.attention = self._by_sample(self.A)
 
-        self.k = self._draw_dropout(training)
+        self.k = drawn_mask(self, self.A, self.dropout) if training and self.dropout else None
         self.A_kept = self.A if self.k is None else self.A * self.k
         self.H = self._out_of_heads(kernels.matmul(self.A_kept, self.V))  # (N, T, h·v)
         return self._project(self.H, self.output)
@@ -215,17 +216,6 @@ class MultiHeadAttention(Layer):
             later = beside(np.triu(np.ones((steps, keys), bool), k=1), self.x_query)  # s > t
             hidden = later[None, None] if hidden is None else hidden | later
         return hidden
-
-    def _draw_dropout(self, training: bool) -> NDArray | None:
-        if not training or self.dropout == 0:
-            return None
-        if self.rng is None:
-            raise RuntimeError(
-                f"layer '{self.name}' has no random numbers to draw from: put it into a model, "
-                "or set layer.rng = np.random.default_rng(seed)"
-            )
-        keep = beside(self.rng.random(self.A.shape, dtype=np.float32) >= self.dropout, self.A)
-        return keep * self.dtype.type(1 / (1 - self.dropout))
 
     def compute_mask(self, x: Any, mask: Any) -> NDArray | None:
         """The steps of the output are those of the query."""

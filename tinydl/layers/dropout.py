@@ -38,14 +38,7 @@ class Dropout(Layer):
         if not training or self.rate == 0:
             self.k = None
             return x
-        if self.rng is None:
-            raise RuntimeError(
-                f"layer '{self.name}' has no random numbers to draw from: put it into a model, "
-                "or set layer.rng = np.random.default_rng(seed)"
-            )
-        # Drawn on the host wherever x is: the same numbers, and the same stream in checkpoints. A GPU waits for them.
-        keep = beside(self.rng.random(x.shape, dtype=np.float32) >= self.rate, x)
-        self.k = keep * x.dtype.type(1 / (1 - self.rate))
+        self.k = drawn_mask(self, x, self.rate)
         return x * self.k
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
@@ -55,3 +48,15 @@ class Dropout(Layer):
 
     def config(self) -> dict[str, Any]:
         return {"rate": self.rate}
+
+
+def drawn_mask(layer: Layer, x: NDArray, rate: float) -> NDArray:
+    """k as :class:`Dropout` defines it, for x, from the layer's random numbers."""
+    if layer.rng is None:
+        raise RuntimeError(
+            f"layer '{layer.name}' has no random numbers to draw from: put it into a model, "
+            "or set layer.rng = np.random.default_rng(seed)"
+        )
+    # Drawn on the host wherever x is: the same numbers, and the same stream in checkpoints. A GPU waits for them.
+    keep = beside(layer.rng.random(x.shape, dtype=np.float32) >= rate, x)
+    return keep * x.dtype.type(1 / (1 - rate))
