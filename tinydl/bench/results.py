@@ -74,9 +74,8 @@ class StepDetails(Record):
     case: str
     threads: int
     parameters: dict[str, int]  # contender -> how many
-    peak_memory: dict[
-        str, int
-    ]  # contender -> bytes resident at most, of a process that does nothing else
+    # contender -> bytes resident at most, of a process that does nothing else
+    peak_memory: dict[str, int]
     profile: list[LayerTime]
 
 

@@ -109,8 +109,13 @@ def run(
 def report(
     task: Tasks = None,
     optimizer: Optimizers = None,
-    schedule: Annotated[Literal["all", "constant", "cosine"], typer.Option()] = "all",
-    rates: Annotated[str | None, typer.Option(help="As given to run.", show_default="own")] = None,
+    schedule: Annotated[
+        Literal["all", "constant", "cosine"], typer.Option(help="As given to run.")
+    ] = "all",
+    rates: Annotated[
+        str | None,
+        typer.Option(help="As given to run.", show_default="each optimizer's own grid"),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds judge.")] = 5,
     tuning_seeds: Annotated[int, typer.Option(help="How many seeds tune.")] = 1,
     subject: Subject = "das",

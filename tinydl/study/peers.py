@@ -68,7 +68,7 @@ class ScheduleFree(TorchOptimizer):
     """Trains at one point and recommends another, an average: Defazio et al. 2024, arXiv 2405.15682.
 
     Its authors ask that BatchNorm's running statistics, which belong to the point where it trains, are taken anew
-    before an evaluation. Nobody does that for DAS in ``fit``, so the study does not do it either.
+    before an evaluation: the study does so, as ``fit`` does for DAS.
     """
 
     renews_statistics = True
