@@ -14,8 +14,10 @@ import functools
 import statistics
 import sys
 import unittest.mock
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from gpu_jobs import UNLIMITED, Allowance
 
 SQUARES = [(n, n, n) for n in (512, 1024, 2048, 4096, 8192)]
 LADDER_SIZE, TENSOR_CORE_SIZE = 2048, 4096
@@ -29,7 +31,10 @@ CONVOLUTIONS = [
     (128, 32, 16, 16, 3, 1), (128, 32, 64, 64, 3, 1), (128, 16, 64, 128, 3, 2), (64, 56, 64, 64, 3, 1),
     (64, 28, 128, 128, 3, 1), (64, 14, 256, 256, 3, 1), (64, 56, 256, 64, 1, 1),
 ]  # fmt: skip
-TURNS, TURN_SECONDS, MOST_CALLS = 15, 0.004, 50
+TURNS, LEAST_TURNS, TURN_SECONDS, MOST_CALLS = 15, 3, 0.004, 50
+
+# What tells it from others of its part; the contenders; and floating-point operations of each.
+Case = tuple[dict[str, Any], dict[str, Callable[[], Any]], float]
 
 
 class Turn:
@@ -54,8 +59,8 @@ class Turn:
             for _ in range(self.calls):
                 self._call()
             self.graph = self._stream.end_capture()
-        except Exception as error:  # libraries differ in what they allow while capturing
-            self.graph, self.why = None, f"{type(error).__name__}: {error}"
+        except Exception:  # libraries differ in what they allow while capturing
+            self.graph = None
             with contextlib.suppress(Exception):
                 self._stream.end_capture()
 
@@ -76,8 +81,11 @@ class Turn:
         self.seconds.append(whole / self.calls)
 
 
-def race(cupy: Any, calls: dict[str, Callable[[], Any]], work: float) -> dict[str, dict[str, Any]]:
-    """TFLOP/s of each contender, in turns; `work` in floating-point operations."""
+def race(
+    cupy: Any, calls: dict[str, Callable[[], Any]], work: float, allowance: Allowance = UNLIMITED
+) -> dict[str, dict[str, Any]]:
+    """TFLOP/s of each contender, in turns; `work` in floating-point operations. Fewer turns where there is no time
+    for all."""
     cupy.cuda.Device().synchronize()  # the operands are there for streams that do not wait for others
     turns = {}
     for name, call in calls.items():
@@ -88,7 +96,10 @@ def race(cupy: Any, calls: dict[str, Callable[[], Any]], work: float) -> dict[st
     if any(turn.graph is None for turn in turns.values()):
         for turn in turns.values():
             turn.graph = None
-    for _ in range(TURNS):
+    for taken in range(TURNS):
+        if taken >= LEAST_TURNS and allowance.over:
+            allowance.leave_out(f"{TURNS - taken} of {TURNS} turns")
+            break
         for turn in turns.values():
             turn.take()
     return {
@@ -102,13 +113,16 @@ def race(cupy: Any, calls: dict[str, Callable[[], Any]], work: float) -> dict[st
     }
 
 
+def named(case: dict[str, Any]) -> str:
+    return f"{'x'.join(map(str, case['shape']))} {case.get('pass', '')}".rstrip()
+
+
 def report(case: dict[str, Any]) -> None:
-    shape = "x".join(map(str, case["shape"]))
     speeds = ", ".join(
         f"{name} {values['tflops']:.1f}{'' if values['graph'] else ' (calls)'}"
         for name, values in case["contenders"].items()
     )
-    print(f"{shape:>24} {case.get('pass', ''):12} TFLOP/s: {speeds}")
+    print(f"{named(case):>34} TFLOP/s: {speeds}")
 
 
 def torch_or_none() -> Any:
@@ -137,11 +151,10 @@ def matrices(cupy: Any, m: int, k: int, n: int) -> tuple[Any, Any, Any]:
     return *(random.standard_normal(s, dtype="f4") for s in shapes), cupy.empty((m, n), "f4")
 
 
-def ladder_speeds(cupy: Any, torch: Any) -> list[dict[str, Any]]:
+def ladder_cases(cupy: Any, torch: Any) -> Iterator[Case]:
     """All rungs, then those on tensor cores for products that are large enough for them."""
     from tinydl_kernels.cuda import ladder
 
-    found = []
     for n, rungs in (
         (LADDER_SIZE, (*ladder.RUNGS, *ladder.TENSOR_CORES)),
         (TENSOR_CORE_SIZE, ladder.TENSOR_CORES),
@@ -153,9 +166,7 @@ def ladder_speeds(cupy: Any, torch: Any) -> list[dict[str, Any]]:
             calls[rung.name] = functools.partial(rung, a, b)
             if rung.compute:
                 calls[f"{rung.name}, packed before"] = packed_before(rung, a, b)
-        found.append({"shape": (n, n, n), "contenders": race(cupy, calls, 2.0 * n**3)})
-        report(found[-1])
-    return found
+        yield {"shape": (n, n, n)}, calls, 2.0 * n**3
 
 
 def packed_before(rung: Any, a: Any, b: Any) -> Callable[[], Any]:
@@ -176,13 +187,9 @@ def packed_before(rung: Any, a: Any, b: Any) -> Callable[[], Any]:
     return call
 
 
-def matmul_speeds(cupy: Any, torch: Any) -> list[dict[str, Any]]:
-    found = []
+def matmul_cases(cupy: Any, torch: Any) -> Iterator[Case]:
     for m, k, n in (*SQUARES, *LAYERS):
-        calls = matmul_calls(cupy, torch, m, k, n)
-        found.append({"shape": (m, k, n), "contenders": race(cupy, calls, 2.0 * m * k * n)})
-        report(found[-1])
-    return found
+        yield {"shape": (m, k, n)}, matmul_calls(cupy, torch, m, k, n), 2.0 * m * k * n
 
 
 def matmul_calls(cupy: Any, torch: Any, m: int, k: int, n: int) -> dict[str, Callable[[], Any]]:
@@ -220,19 +227,15 @@ def tensor_core_peers(torch: Any, cupy: Any, a: Any, b: Any) -> dict[str, Callab
     return {name: in_stream(torch, cupy, call) for name, call in calls.items()}
 
 
-def conv2d_speeds(cupy: Any, torch: Any) -> list[dict[str, Any]]:
+def conv2d_cases(cupy: Any, torch: Any) -> Iterator[Case]:
     if torch is None:
-        print("conv2d: not measured, PyTorch (which brings cuDNN) cannot be imported")
-        return []
-    found = []
+        print("conv2d: without a peer, PyTorch (which brings cuDNN) cannot be imported")
     for case in CONVOLUTIONS:
         images, size, channels, filters, taps, stride = case
         outputs = -(-size // stride)
         work = 2.0 * images * outputs**2 * filters * channels * taps**2
         for name, calls in convolution_calls(cupy, torch, case).items():
-            found.append({"shape": case, "pass": name, "contenders": race(cupy, calls, work)})
-            report(found[-1])
-    return found
+            yield {"shape": case, "pass": name}, calls, work
 
 
 def convolution_calls(
@@ -248,22 +251,63 @@ def convolution_calls(
     w = random.standard_normal((taps, taps, channels, filters), dtype="f4")
     dy = random.standard_normal((images, outputs, outputs, filters), dtype="f4")
     options = {"strides": stride, "padding": around}
+    calls: dict[str, dict[str, Callable]] = {
+        "forward": {"tinydl": lambda: cuda.conv2d(x, w, **options)},
+        "grad input": {"tinydl": lambda: cuda.conv2d_grad_input(dy, w, x.shape, **options)},
+        "grad weight": {"tinydl": lambda: cuda.conv2d_grad_weight(x, dy, w.shape, **options)},
+    }
+    if torch is None:
+        return calls
     tx, ty = (torch.as_tensor(z, device="cuda").permute(0, 3, 1, 2) for z in (x, dy))
     tw = torch.as_tensor(w, device="cuda").permute(3, 2, 0, 1)
     tw = tw.contiguous(memory_format=torch.channels_last)
-    conv = {"stride": stride, "padding": around}
 
     def backward(*wanted: bool) -> Any:
         return torch.ops.aten.convolution_backward(
             ty, tx, tw, None, [stride] * 2, [around] * 2, [1, 1], False, [0, 0], 1, [*wanted, False]
         )
 
-    calls = {
-        "forward": (lambda: cuda.conv2d(x, w, **options), lambda: torch.nn.functional.conv2d(tx, tw, **conv)),
-        "grad input": (lambda: cuda.conv2d_grad_input(dy, w, x.shape, **options), lambda: backward(True, False)),
-        "grad weight": (lambda: cuda.conv2d_grad_weight(x, dy, w.shape, **options), lambda: backward(False, True)),
-    }  # fmt: skip
-    return {
-        name: {"tinydl": ours, "cudnn": in_stream(torch, cupy, theirs)}
-        for name, (ours, theirs) in calls.items()
+    peers = {
+        "forward": lambda: torch.nn.functional.conv2d(tx, tw, stride=stride, padding=around),
+        "grad input": lambda: backward(True, False),
+        "grad weight": lambda: backward(False, True),
     }
+    for name, call in peers.items():
+        calls[name]["cudnn"] = in_stream(torch, cupy, call)
+    return calls
+
+
+# --- all cases of a part --------------------------------------------------------------------------
+
+CASES: dict[str, Callable[[Any, Any], Iterator[Case]]] = {
+    "ladder": ladder_cases,
+    "matmul": matmul_cases,
+    "conv2d": conv2d_cases,
+}
+NUMBER = {"ladder": 2, "matmul": len(SQUARES) + len(LAYERS), "conv2d": 3 * len(CONVOLUTIONS)}
+
+
+def speeds(
+    cupy: Any, torch: Any, part: str, allowance: Allowance = UNLIMITED
+) -> list[dict[str, Any]]:
+    """Each case has an equal share of the time that is left."""
+    found: list[dict[str, Any]] = []
+    for case, calls, work in CASES[part](cupy, torch):
+        to_come = NUMBER[part] - len(found)
+        share = allowance.share(1, to_come, named(case))
+        found.append(case | {"contenders": race(cupy, calls, work, share)})
+        report(found[-1])
+        if allowance.over and to_come > 1:
+            allowance.leave_out(f"{to_come - 1} of {NUMBER[part]} shapes")
+            break
+    return found
+
+
+def prepare(cupy: Any, part: str, allowance: Allowance) -> None:
+    """Call what is to be timed, so that it is compiled by then."""
+    for _, calls, _ in CASES[part](cupy, None):
+        for call in calls.values():
+            if allowance.over:
+                return
+            call()
+    cupy.cuda.Device().synchronize()

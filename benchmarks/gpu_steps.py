@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from gpu_jobs import UNLIMITED, Allowance
 
 SHAPE, CLASSES = (32, 32, 3), 10
 STEPS, BATCH = 50, 64
@@ -48,6 +49,9 @@ def network(dtype: str = "float32") -> Any:
     optimizer = tl.optimizers.SGD(RATE, momentum=MOMENTUM)
     model.compile(optimizer, "sparse_categorical_crossentropy")
     return model
+
+
+TRAININGS = ("cuda", "float32"), ("cpu", "float32"), ("cpu", "float64")
 
 
 # --- right ----------------------------------------------------------------------------------------
@@ -86,9 +90,10 @@ def compare(found: list[float], narrow: list[float], wide: list[float]) -> dict[
     }
 
 
-def first_steps(seed: int) -> dict[str, Any]:
-    kinds = (("cuda", "float32"), ("cpu", "float32"), ("cpu", "float64"))
-    return compare(*(losses(device, dtype, seed) for device, dtype in kinds))
+def report_losses(compared: dict[str, Any]) -> None:
+    verdict = "right" if compared["right"] else "WRONG"
+    worst = f"at worst {compared['worst']:.2f} of the error allowed"
+    print(f"losses of the first {STEPS} steps: {verdict}, {worst}")
 
 
 # --- fast -----------------------------------------------------------------------------------------
@@ -141,26 +146,44 @@ def torch_epoch_seconds(torch: Any, loader: Any) -> Callable[[], float]:
     return run
 
 
-def speeds(torch: Any, seed: int, device: str = "cuda") -> list[dict[str, Any]]:
+def prepare(seed: int, allowance: Allowance) -> None:
+    """Steps with each size of a batch, so that what they need is compiled."""
+    for batch in BATCHES:
+        if not allowance.over:
+            losses("cuda", "float32", seed, steps=2, batch=batch)
+
+
+def speeds(
+    torch: Any, seed: int, allowance: Allowance = UNLIMITED, device: str = "cuda"
+) -> list[dict[str, Any]]:
     """Images a second of each contender, for each size of a batch."""
     import tinydl as tl
 
     x, y = images(EPOCH_IMAGES, seed)
     found = []
-    for batch in BATCHES:
+    for i, batch in enumerate(BATCHES):
+        if allowance.over:
+            allowance.leave_out(f"batches of {', '.join(map(str, BATCHES[i:]))}")
+            break
         loader = tl.data.DataLoader(x, y, batch_size=batch, seed=0)
         contenders = {"tinydl": epoch_seconds(loader, device)}
         if torch is not None:
             contenders["torch"] = torch_epoch_seconds(torch, loader)
-        found.append({"batch": batch, "images_per_second": race(contenders)})
+        share = allowance.share(1, len(BATCHES) - i, f"batches of {batch}")
+        found.append({"batch": batch, "images_per_second": race(contenders, share)})
         report(found[-1])
     return found
 
 
-def race(contenders: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Each trains for an epoch in turn."""
+def race(
+    contenders: dict[str, Callable[[], float]], allowance: Allowance = UNLIMITED
+) -> dict[str, float]:
+    """Each trains for an epoch in turn; fewer epochs, but two at least, where there is no time for all."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(EPOCHS):
+    for turn in range(EPOCHS):
+        if turn >= 2 and allowance.over:
+            allowance.leave_out(f"{EPOCHS - turn} of {EPOCHS} epochs")
+            break
         for name, run in contenders.items():
             seconds[name].append(run())
     return {name: EPOCH_IMAGES / statistics.median(values[1:]) for name, values in seconds.items()}
@@ -172,13 +195,3 @@ def report(case: dict[str, Any]) -> None:
     if "torch" in values:
         text += f": {values['tinydl'] / values['torch']:.2f} of PyTorch"
     print(f"resnet8, batches of {case['batch']:>4}, images/s: {text}")
-
-
-def measure(torch: Any, seed: int) -> dict[str, Any]:
-    """The whole part of gpu_check.py."""
-    found = {"losses": first_steps(seed), "speeds": speeds(torch, seed)}
-    verdict = "right" if found["losses"]["right"] else "WRONG"
-    print(
-        f"losses of the first {STEPS} steps: {verdict}, at worst {found['losses']['worst']:.2f} of the error allowed"
-    )
-    return found

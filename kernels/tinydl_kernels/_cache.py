@@ -112,10 +112,10 @@ class Entries:
         except OSError:
             pass  # A cache that cannot be written costs time in the next process, nothing else.
 
-    def lock(self) -> bool:
-        """Wait until no other process compiles this function; False if there is nothing to wait for
-        (no file locks here, or this process has the lock from an attempt that failed)."""
-        path = self._folder / f"{self._name}.lock"
+    def lock(self, key: str = "") -> bool:
+        """Wait until no other process compiles this function, or, with a key, compiles it for that; False if there is
+        nothing to wait for (no file locks here, or this process has the lock from an attempt that failed)."""
+        path = self._lock_path(key)
         if fcntl is None or path in _locks:
             return False
         try:
@@ -134,10 +134,16 @@ class Entries:
         _locks[path] = file
         return True
 
-    def unlock(self) -> None:
-        file = _locks.pop(self._folder / f"{self._name}.lock", None)
+    def unlock(self, key: str = "") -> None:
+        file = _locks.pop(self._lock_path(key), None)
         if file is not None:
             file.close()  # which gives up the lock
+
+    def _lock_path(self, key: str) -> Path:
+        name = (
+            f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}" if key else self._name
+        )
+        return self._folder / f"{name}.lock"
 
     def _remove_outdated(self, current: Path) -> None:
         """Entries with the same key but other sources can never be asked for again."""

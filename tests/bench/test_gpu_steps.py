@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,6 +64,30 @@ def test_contenders_take_turns_and_the_first_epoch_does_not_count(gpu_steps):
     found = gpu_steps.race(contenders)
     assert turns == ["a", "b"] * 4
     assert found == {"a": gpu_steps.EPOCH_IMAGES / 2, "b": gpu_steps.EPOCH_IMAGES / 4}
+
+
+def test_without_time_two_epochs_are_enough_and_batches_are_left_out(gpu_steps, monkeypatch):
+    import gpu_jobs
+
+    now, contenders = [100.0], []
+    monkeypatch.setattr(gpu_jobs, "time", SimpleNamespace(time=lambda: now[0]))
+
+    def epoch():
+        now[0] += 10
+        return 10.0
+
+    def epochs(loader, device):
+        contenders.append(loader.batch_size)
+        return epoch
+
+    monkeypatch.setattr(gpu_steps, "epoch_seconds", epochs)
+    monkeypatch.setattr(gpu_steps, "EPOCH_IMAGES", 16)
+    monkeypatch.setattr(gpu_steps, "BATCHES", (2, 4, 8))
+    allowance = gpu_jobs.Allowance(now[0] + 30)
+    found = gpu_steps.speeds(None, 0, allowance)
+    assert contenders == [2, 4] == [case["batch"] for case in found]
+    left_out = ["batches of 2: 2 of 4 epochs", "batches of 4: 2 of 4 epochs", "batches of 8"]
+    assert allowance.left_out == left_out
 
 
 def test_speeds_are_measured_in_fit(gpu_steps, monkeypatch, capsys):

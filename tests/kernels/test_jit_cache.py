@@ -116,6 +116,21 @@ def test_another_processor_gets_code_of_its_own(package):
     assert len(entries(package)) == 2  # neither took the other's place
 
 
+@pytest.mark.skipif(os.name != "posix", reason="files cannot be locked")
+def test_with_a_key_only_the_same_is_waited_for(tmp_path):
+    from tinydl_kernels import _cache
+
+    entries = _cache.Entries(imports_in_tree, tmp_path)
+    try:
+        assert entries.lock("one") and entries.lock("another") and entries.lock()
+        assert not entries.lock("one"), "already locked"
+        entries.unlock("one")
+        assert entries.lock("one")
+    finally:
+        for key in ("one", "another", ""):
+            entries.unlock(key)
+
+
 def test_processes_that_start_at_once(package):
     processes = [start(package) for _ in range(4)]
     results = [finish(process) for process in processes]

@@ -135,7 +135,7 @@ def machine_code(dispatcher: Any, signature: tuple, compute: tuple) -> tuple[str
     """A kernel's name, and its machine code for a compute capability.
 
     Both are kept on the disk: a kernel takes a second to compile, and a training step starts dozens. Other
-    processes that want the same kernel wait until this one has it.
+    processes that want the same kernel, of the same types, wait until this one has it.
     """
     folder = cache_folder()
     if folder is None:
@@ -144,12 +144,12 @@ def machine_code(dispatcher: Any, signature: tuple, compute: tuple) -> tuple[str
     found = entries.load(key)
     if found is None:
         try:
-            found = entries.load(key) if entries.lock() else None
+            found = entries.load(key) if entries.lock(key) else None
             if found is None:
                 found = _compiled(dispatcher, signature, compute)
                 entries.save(key, found)
         finally:
-            entries.unlock()
+            entries.unlock(key)
     return found
 
 

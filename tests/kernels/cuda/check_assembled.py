@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from tests.kernels.cuda.stand_ins import check_layout, launches, on_device
+from tests.kernels.cuda.stand_ins import OnDevice, check_layout, launches, on_device
 from tinydl_kernels.cuda import convolution, device, ladder, linear, products, tiles
 from tinydl_kernels.cuda.occupancy import blocks_at_once
 
@@ -29,6 +31,7 @@ MATRIX_TILES = (
     TILES if ALL else [t for t in TILES if t[1] not in ("128x32", "32x128", "64x16", "4x128")]
 )
 LAYOUTS = ["nn", "tt", "nt", "tn"] if ALL else ["nt"]
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 SM80, SM90 = device.COMPUTE
 SM90A = (*SM90, "a")
 
@@ -199,8 +202,43 @@ def test_small_kernels(monkeypatch, dtype):
     assemble(lambda: linear.matmul(a, a.T, activation="sigmoid"))
 
 
+class Numbers:
+    """Of CuPy what benchmarks/gpu_speeds.py asks for, where nothing is computed."""
+
+    def __init__(self):
+        self.random = SimpleNamespace(default_rng=lambda: self)
+        self.cuda = SimpleNamespace(Device=lambda: SimpleNamespace(synchronize=lambda: None))
+
+    def standard_normal(self, shape, dtype):
+        return np.empty(shape, dtype).view(OnDevice)
+
+    empty = standard_normal
+
+    def matmul(self, a, b, out):
+        pass
+
+
+@pytest.mark.parametrize("part", ["ladder", "matmul", "conv2d"])
+def test_what_is_timed_is_compiled_before(monkeypatch, part):
+    """By benchmarks/gpu_check.py: all kernels that it will start, and as many cases as the time is shared by."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_jobs
+    import gpu_speeds
+
+    monkeypatch.setattr(device, "capability", lambda: SM90)
+    cupy, of_cases, number = Numbers(), [], 0
+    for _, calls, work in gpu_speeds.CASES[part](cupy, None):
+        number += 1
+        assert work > 0
+        for call in calls.values():
+            of_cases += launches(call)
+    assert number == gpu_speeds.NUMBER[part]
+    assert launches(lambda: gpu_speeds.prepare(cupy, part, gpu_jobs.UNLIMITED)) == of_cases
+    assert launches(lambda: gpu_speeds.prepare(cupy, part, gpu_jobs.Allowance(0.0))) == []
+
+
 def test_the_check_for_gpus_needs_one():
-    script = Path(__file__).parents[3] / "benchmarks" / "gpu_check.py"
+    script = BENCHMARKS / "gpu_check.py"
     hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(script)]
     result = subprocess.run(command, env=hidden, capture_output=True, text=True)
