@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.ccallback import CFunc
@@ -114,6 +115,20 @@ def native(signature: Any) -> Callable[[Callable], NativeKernel]:
     address (`simd.call_native`).
     """
     return lambda function: NativeKernel(function, signature)
+
+
+def native_for_floats(function: Callable) -> dict[np.dtype, NativeKernel]:
+    """`function(fields, memory)` for each element type of `memory`; `fields` is a table of integers.
+
+    Each is compiled when its address is first asked for.
+    """
+    table = numba.types.CPointer(numba.types.int64)
+    return {
+        np.dtype(str(element)): native(numba.types.int64(table, numba.types.CPointer(element)))(
+            function
+        )
+        for element in (numba.types.float32, numba.types.float64)
+    }
 
 
 class NativeKernel:

@@ -109,11 +109,35 @@ def overlaps(out: np.ndarray | None, *inputs: np.ndarray) -> bool:
     return out is not None and any(np.may_share_memory(out, array) for array in inputs)
 
 
-def check_out(name: str, out: np.ndarray, like: np.ndarray) -> None:
-    """`out` must be a writable array of the same shape and dtype as `like`."""
-    if not isinstance(out, np.ndarray) or out.dtype != like.dtype:
+def check_out(name: str, out: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """`out` must be a writable array of this shape and dtype."""
+    if not isinstance(out, np.ndarray) or out.dtype != dtype:
         kind = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
-        raise TypeError(f"{name}: out must be an array of {like.dtype}, not {kind}")
-    check_shape(name, "out", out, like.shape)
+        raise TypeError(f"{name}: out must be an array of {dtype}, not {kind}")
+    check_shape(name, "out", out, shape)
     if not out.flags.writeable:
         raise ValueError(f"{name}: out is read-only")
+
+
+def memory_for(
+    name: str,
+    out: np.ndarray | None,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    *inputs: np.ndarray | None,
+) -> np.ndarray:
+    """Where a kernel writes: `out`, if it may go straight there, else fresh memory (see `deliver`)."""
+    if out is not None:
+        check_out(name, out, shape, dtype)
+        read = [array for array in inputs if array is not None]
+        if out.flags.c_contiguous and out.flags.aligned and not overlaps(out, *read):
+            return out
+    return np.empty(shape, dtype)
+
+
+def deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    """The result in `out`, wherever it was computed; without an `out`, as it is."""
+    if out is None or out is result:
+        return result
+    out[...] = result
+    return out

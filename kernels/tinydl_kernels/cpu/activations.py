@@ -36,7 +36,7 @@ class _Elementwise:
             flat = np.empty(first.size, first.dtype)
             self._apart(flat.size, first.ravel(), *[array.ravel() for array in rest], flat, alpha)
             return flat.reshape(first.shape)
-        check_out(name, out, first)
+        check_out(name, out, first.shape, first.dtype)
         if not out.flags.c_contiguous or overlaps(out, *rest):
             out[...] = self(name, first, rest, None, alpha)
         elif out is first:
@@ -142,7 +142,7 @@ def activation(
         check_floats("activation", x=x, plus=plus)
         check_shape("activation", "plus", plus, x.shape)
         if out is not None:
-            check_out("activation", out, x)
+            check_out("activation", out, x.shape, x.dtype)
         x = out = np.add(x, plus, out=out)
     return loops("activation", x, (), out, alpha)
 
@@ -259,7 +259,7 @@ def _by_rows(
     if first.ndim == 0 or first.shape[-1] == 0:
         raise ValueError(f"{name}: {argument} needs a last axis that is not empty")
     if out is not None:
-        check_out(name, out, first)
+        check_out(name, out, first.shape, first.dtype)
         if not out.flags.c_contiguous or overlaps(out, *inputs.values()):
             out[...] = _by_rows(name, loop, inputs, None)
             return out

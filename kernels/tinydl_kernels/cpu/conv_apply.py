@@ -12,13 +12,10 @@ in memory, and the result does not depend on how blocks are shared among threads
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from numba import types
 
 from . import conv_blocks as f
-from ._jit import NativeKernel, jit, native
+from ._jit import jit, native_for_floats
 from .conv_blocks import block_at, fill_position_tables, look_ahead, place_of, positions_of
 from .conv_gather import gather
 from .conv_tile import GROUP, STORE, sweep_dense
@@ -91,13 +88,4 @@ def correlate(fields, workspace):
     return 0
 
 
-def compile_for_both(kernel: Callable) -> dict[np.dtype, NativeKernel]:
-    """The kernel for each element type; compiled when its address is first asked for."""
-    table = types.CPointer(types.int64)
-    return {
-        np.dtype(str(element)): native(types.int64(table, types.CPointer(element)))(kernel)
-        for element in (types.float32, types.float64)
-    }
-
-
-DENSE = compile_for_both(correlate)
+DENSE = native_for_floats(correlate)

@@ -24,9 +24,8 @@ import numpy as np
 
 from ..windows import ConvGeometry, Pair
 from . import conv_plan
-from ._jit import NativeKernel, jit
+from ._jit import NativeKernel, jit, native_for_floats
 from .conv_ahead import AHEAD_FIELDS, LINES, STREAM, fetch_ahead, set_stream
-from .conv_apply import compile_for_both
 from .conv_gather import clear
 from .conv_plan import Phase
 from .conv_run import equal_shares, run, threads_for, vector_lanes
@@ -326,7 +325,7 @@ def _walk_of(along: Callable, turn: Turn) -> dict[np.dtype, NativeKernel]:
                 walk(fields, place, c, step, of_c, pitch, y_step, channels - c, slope)
         return 0
 
-    return compile_for_both(walk_runs)
+    return native_for_floats(walk_runs)
 
 
 @jit(cache=False)
@@ -374,4 +373,4 @@ def depthwise(fields, workspace):
     return 0
 
 
-DEPTHWISE = compile_for_both(depthwise)
+DEPTHWISE = native_for_floats(depthwise)

@@ -19,9 +19,8 @@ import numpy as np
 from llvmlite import ir
 
 from ..windows import ConvGeometry
-from ._jit import jit
+from ._jit import jit, native_for_floats
 from .conv_ahead import AHEAD_FIELDS
-from .conv_apply import compile_for_both
 from .conv_gather import clear
 from .conv_run import equal_shares, pack_weights, run, threads_for, vector_lanes
 from .conv_tile import GROUP, STORE, TALLEST, sweep_dense
@@ -171,4 +170,4 @@ def _add(e: Emitter, count: ir.Value, source: ir.Value, target: ir.Value) -> Non
     e.loop(vectors, [], one, unroll=False)
 
 
-SCATTER = compile_for_both(scatter)
+SCATTER = native_for_floats(scatter)

@@ -14,8 +14,8 @@ on the number of threads, so the result is the same to the last bit for any numb
 from __future__ import annotations
 
 from . import conv_blocks as f
-from ._jit import jit
-from .conv_apply import compile_for_both, window_of
+from ._jit import jit, native_for_floats
+from .conv_apply import window_of
 from .conv_blocks import (
     block_at,
     blocks_of,
@@ -98,4 +98,4 @@ def weigh(fields, workspace):
     return 0
 
 
-DENSE = compile_for_both(weigh)
+DENSE = native_for_floats(weigh)

@@ -14,8 +14,8 @@ import numpy as np
 from ..reference.convolution import as_images, conv1d_padding, transposed_output_shape
 from ..windows import ConvGeometry, conv2d_output_shape, conv_geometry, resolve_padding
 from . import conv_depthwise, conv_passes
-from ._passes import check_floats, check_shape
-from .linear import matmul
+from ._passes import check_floats, check_shape, deliver, memory_for
+from .linear import PASSES, matmul, slope_of
 
 __all__ = [
     "conv1d",
@@ -26,11 +26,6 @@ __all__ = [
     "conv2d_transpose",
     "resolve_padding",
 ]
-
-# Slopes below zero of the activations that the kernels apply themselves; the others are a pass of
-# their own over the finished output.
-_SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
-_PASSES = ("sigmoid", "tanh")
 
 # A convolution by a 1 x 1 kernel is a matrix product. `matmul` has less to prepare, so it is faster up to
 # so many multiply-adds; and it cuts the sum over channels into blocks, which pays for so many of them.
@@ -54,8 +49,9 @@ def conv2d(
     """See `reference.conv2d`."""
     check_floats("conv2d", x=x, w=w)
     g = conv_geometry(x.shape, w.shape, strides, padding, dilation, groups)
-    bias = _check_epilogue("conv2d", bias, g.filters, x.dtype, activation)
-    y = _output("conv2d", out, g.output_shape, x.dtype, x, w, bias)
+    slope = slope_of("conv2d", activation)
+    bias = _ready_bias("conv2d", bias, g.filters, x.dtype)
+    y = memory_for("conv2d", out, g.output_shape, x.dtype, x, w, bias)
     if 0 in x.shape or 0 in y.shape:
         y[...] = 0 if bias is None else bias
         _apply(activation, y)
@@ -63,9 +59,9 @@ def conv2d(
         rows, flat = _plain(x).reshape(-1, g.channels), y.reshape(-1, g.filters)
         matmul(rows, w[0, 0], flat, bias=bias, activation=activation)
     else:
-        _passes_of(g).forward(g, _plain(x), _plain(w), bias, _SLOPES.get(activation, 1.0), y)
-        _apply(activation if activation in _PASSES else None, y)
-    return _deliver(y, out)
+        _passes_of(g).forward(g, _plain(x), _plain(w), bias, slope, y)
+        _apply(activation if activation in PASSES else None, y)
+    return deliver(y, out)
 
 
 def conv2d_grad_input(
@@ -84,9 +80,9 @@ def conv2d_grad_input(
     check_floats(name, grad=grad, w=w)
     g = conv_geometry(input_shape, w.shape, strides, padding, dilation, groups)
     check_shape(name, "grad", grad, g.output_shape)
-    dx = _output(name, out, g.input_shape, grad.dtype, grad, w)
-    _grad_input(g, grad, w, None, None, dx)
-    return _deliver(dx, out)
+    dx = memory_for(name, out, g.input_shape, grad.dtype, grad, w)
+    _grad_input(g, grad, w, None, None, 1.0, dx)
+    return deliver(dx, out)
 
 
 def _grad_input(
@@ -95,9 +91,10 @@ def _grad_input(
     w: np.ndarray,
     bias: np.ndarray | None,
     activation: str | None,
+    slope: float,
     dx: np.ndarray,
 ) -> None:
-    """dx = activation(the gradient + bias)."""
+    """dx = activation(the gradient + bias), which has this slope below zero (`slope_of`)."""
     if 0 in grad.shape or 0 in dx.shape:
         dx[...] = 0 if bias is None else bias
         _apply(activation, dx)
@@ -105,9 +102,8 @@ def _grad_input(
         rows, flat = _plain(grad).reshape(-1, g.filters), dx.reshape(-1, g.channels)
         matmul(rows, w[0, 0].T, flat, bias=bias, activation=activation)
     else:
-        slope = _SLOPES.get(activation, 1.0)
         _passes_of(g).grad_input(g, _plain(grad), _plain(w), bias, slope, dx)
-        _apply(activation if activation in _PASSES else None, dx)
+        _apply(activation if activation in PASSES else None, dx)
 
 
 def conv2d_grad_weight(
@@ -128,7 +124,7 @@ def conv2d_grad_weight(
     check_floats(name, x=x, grad=grad)
     g = conv_geometry(x.shape, kernel_shape, strides, padding, dilation, groups)
     check_shape(name, "grad", grad, g.output_shape)
-    dw = _output(name, out, g.kernel_shape, x.dtype, x, grad, bias_grad)
+    dw = memory_for(name, out, g.kernel_shape, x.dtype, x, grad, bias_grad)
     if accumulate and out is None:
         raise ValueError(f"{name}: accumulate=True needs an out to add to")
     if accumulate and dw is not out:
@@ -147,7 +143,7 @@ def conv2d_grad_weight(
         matmul(rows.T, flat, dw[0, 0], beta=float(accumulate), bias_grad=bias_grad)
     else:
         _passes_of(g).grad_weight(g, _plain(x), _plain(grad), dw, accumulate, bias_grad)
-    return _deliver(dw, out)
+    return deliver(dw, out)
 
 
 def conv2d_transpose(
@@ -170,10 +166,11 @@ def conv2d_transpose(
         x.shape, w.shape, strides, padding, dilation, groups, output_padding
     )
     g = conv_geometry(shape, w.shape, strides, padding, dilation, groups)
-    bias = _check_epilogue(name, bias, g.channels, x.dtype, activation)
-    y = _output(name, out, shape, x.dtype, x, w, bias)
-    _grad_input(g, x, w, bias, activation, y)
-    return _deliver(y, out)
+    slope = slope_of(name, activation)
+    bias = _ready_bias(name, bias, g.channels, x.dtype)
+    y = memory_for(name, out, shape, x.dtype, x, w, bias)
+    _grad_input(g, x, w, bias, activation, slope, y)
+    return deliver(y, out)
 
 
 def conv1d(
@@ -234,43 +231,11 @@ def _check_vector(name: str, argument: str, x: np.ndarray, size: int, dtype: np.
     check_shape(name, argument, x, (size,))
 
 
-def _check_epilogue(
-    name: str, bias: np.ndarray | None, size: int, dtype: np.dtype, activation: str | None
+def _ready_bias(
+    name: str, bias: np.ndarray | None, size: int, dtype: np.dtype
 ) -> np.ndarray | None:
-    """The bias, ready for the kernels."""
-    if activation not in _SLOPES and activation not in _PASSES:
-        known = ", ".join(map(repr, (*_SLOPES, *_PASSES)))
-        raise ValueError(f"{name}: activation {activation!r} is not one of {known}")
+    """The bias, checked, as the kernels can read it."""
     if bias is None:
         return None
     _check_vector(name, "bias", bias, size, dtype)
     return _plain(bias)
-
-
-def _output(
-    name: str,
-    out: np.ndarray | None,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    *inputs: np.ndarray | None,
-) -> np.ndarray:
-    """`out` if the kernels can write straight into it, else fresh memory (see `_deliver`)."""
-    if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray) or out.dtype != dtype:
-        kind = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
-        raise TypeError(f"{name}: out must be an array of {dtype}, not {kind}")
-    check_shape(name, "out", out, shape)
-    if not out.flags.writeable:
-        raise ValueError(f"{name}: out is read-only")
-    is_straight = out.flags.c_contiguous and out.flags.aligned
-    if is_straight and not any(x is not None and np.may_share_memory(out, x) for x in inputs):
-        return out
-    return np.empty(shape, dtype)
-
-
-def _deliver(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    if out is None or result is out:
-        return result
-    out[...] = result
-    return out

@@ -22,10 +22,10 @@ from .matmul_tile import MR, VECTORS
 from .simd import call_native, is_writeable, record, recorded
 from .target import vector_bytes
 
-# Slopes below zero of the activations that the kernel applies itself; the others are a pass of
-# their own over the finished product.
-_SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
-_PASSES = frozenset({"sigmoid", "tanh"})
+# Slopes below zero of the activations that the kernels of products and of convolutions apply themselves;
+# the others are a pass of their own over the finished result.
+SLOPES = {None: 1.0, "relu": 0.0, "leaky_relu": 0.2}
+PASSES = ("sigmoid", "tanh")
 
 _KERNELS = {
     problem.BLOCKED: BLOCKED_KERNELS,
@@ -45,14 +45,14 @@ class _Plan:
         self.fields = np.zeros(problem.FIELDS, np.int64)
         self.fields[[problem.KC, problem.NC]] = block_sizes(dtype.itemsize)
         self.fields.view(np.float64)[problem.LIMIT] = PARALLEL_WORK
-        self.fields[problem.ENTRY] = START[dtype.name].address
+        self.fields[problem.ENTRY] = START[dtype].address
         # The fields' own address: compiled code takes an integer sooner than an array.
         self.address = self.fields.ctypes.data
         self.workspaces_for(1)
 
     def compile(self, field: int) -> None:
         """Get the kernel whose address `start` missed in one of its fields."""
-        self.fields[field] = _KERNELS[field][self.dtype.name].address
+        self.fields[field] = _KERNELS[field][self.dtype].address
 
     def workspaces_for(self, threads: int) -> np.ndarray:
         """Room for packed blocks: one row for each thread, kept from call to call."""
@@ -111,7 +111,7 @@ def matmul(
     dtype = plan.dtype
     if b.dtype is not dtype:
         _check_dtype("b", b, dtype)
-    slope = 1.0 if activation is None else _slope(activation)
+    slope = 1.0 if activation is None else slope_of("matmul", activation)
     if out is None:
         beta = 0.0
     # Adding 0.0 makes a float of an integer: every combination of types would be compiled anew.
@@ -131,7 +131,7 @@ def matmul(
             status = _with_vectors(plan, a, b, out, bias, bias_grad, alpha, beta, slope)
         if status != problem.DONE:
             _continue(status, plan, a, b, out, bias, bias_grad, alpha, beta, slope)
-    if activation in _PASSES:
+    if activation in PASSES:
         from .activations import activation as apply
 
         apply(activation, out, out)
@@ -277,13 +277,14 @@ def _check_vectors(bias, bias_grad, dtype) -> None:
         _check_writeable("bias_grad", bias_grad)
 
 
-def _slope(activation) -> float:
-    if activation in _PASSES:
+def slope_of(name: str, activation: str | None) -> float:
+    """That below zero which a kernel is to apply: 1 for an activation that is a pass of its own."""
+    if activation in PASSES:
         return 1.0
-    if activation not in _SLOPES:
-        known = ", ".join(map(repr, (*_SLOPES, *_PASSES)))
-        raise ValueError(f"matmul: activation {activation!r} is not one of {known}")
-    return _SLOPES[activation]
+    if activation not in SLOPES:
+        known = ", ".join(map(repr, (*SLOPES, *PASSES)))
+        raise ValueError(f"{name}: activation {activation!r} is not one of {known}")
+    return SLOPES[activation]
 
 
 def _stack_size(a: np.ndarray, b: np.ndarray) -> tuple[int, ...]:

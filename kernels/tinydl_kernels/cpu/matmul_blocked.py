@@ -14,6 +14,7 @@ with the roles of A and B exchanged, since our matrices are stored by rows.
 
 from __future__ import annotations
 
+from ._jit import native_for_floats
 from .matmul_packing import add_column_sums, pack_a, pack_b, panel_a_size
 from .matmul_problem import (
     ALPHA,
@@ -27,7 +28,6 @@ from .matmul_problem import (
     C,
     as_float,
     extras,
-    kernels_of,
     operands,
 )
 from .matmul_tile import HEIGHTS, MR, VECTORS, make_tile
@@ -100,7 +100,7 @@ def multiply_blocked(fields, workspace):
     return DONE
 
 
-BLOCKED_KERNELS = kernels_of(multiply_blocked)
+BLOCKED_KERNELS = native_for_floats(multiply_blocked)
 
 
 def block_sizes(itemsize: int) -> tuple[int, int]:

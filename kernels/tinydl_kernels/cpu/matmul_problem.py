@@ -7,9 +7,8 @@ an element type, whatever the layout of the arrays.
 from __future__ import annotations
 
 import numpy as np
-from numba import types
 
-from ._jit import NativeKernel, jit, native
+from ._jit import jit, native_for_floats
 from .matmul_tile import ADD, GENERAL, STORE, VECTORS
 from .simd import call_native, itemsize, lanes, pointer
 
@@ -38,13 +37,6 @@ LONGEST_SKINNY = 4096  # their longest inner dimension, since whole columns of B
 SCRATCH = 16 * 8 * 16  # elements of the tile through which their results may go, at its largest
 
 
-def kernels_of(function) -> dict[str, NativeKernel]:
-    """The native kernel for each element type."""
-    pointers = {name: types.CPointer(getattr(types, name)) for name in ("float32", "float64")}
-    signatures = {n: types.int64(types.CPointer(types.int64), p) for n, p in pointers.items()}
-    return {name: native(signature)(function) for name, signature in signatures.items()}
-
-
 def start(fields, workspace):
     """Check a problem, choose the kernel that suits it, and call that."""
     size = itemsize(workspace)
@@ -64,7 +56,7 @@ def start(fields, workspace):
     return call_native(fields[chosen], fields, workspace)
 
 
-START = kernels_of(start)
+START = native_for_floats(start)
 
 
 @jit(cache=False)

@@ -20,7 +20,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from ._jit import jit
+from ._jit import jit, native_for_floats
 from .matmul_packing import make_copier, pack_b, transposed_block
 from .matmul_problem import (
     ALPHA,
@@ -33,7 +33,6 @@ from .matmul_problem import (
     C,
     as_float,
     extras,
-    kernels_of,
     operands,
 )
 from .matmul_tile import HEIGHTS, MR, STORE, VECTORS, finish_general, make_tile
@@ -269,7 +268,7 @@ def inner(fields, workspace):
     return DONE
 
 
-OUTER_KERNELS, NARROW_KERNELS, INNER_KERNELS = map(kernels_of, (outer, narrow, inner))
+OUTER_KERNELS, NARROW_KERNELS, INNER_KERNELS = map(native_for_floats, (outer, narrow, inner))
 
 
 @jit(cache=False)

@@ -17,7 +17,7 @@ from numba import prange
 
 from ..reference.normalization import running_moments  # C numbers only: nothing to gain
 from ._jit import jit
-from ._passes import Pass, check_floats, check_out, check_shape, overlaps
+from ._passes import Pass, check_floats, check_shape, deliver, memory_for
 from .activations import activation as activate
 from .activations import activation_grad
 from .layer_normalization import layer_norm, layer_norm_grad
@@ -285,13 +285,13 @@ def batch_norm_apply(
     """y = activation(gamma * (x - mean) * inv_std + beta). See `reference.batch_norm_apply`."""
     name = "batch_norm_apply"
     _check_columns(name, {"x": x}, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
-    result = _result(name, out, x, x)
+    result = memory_for(name, out, x.shape, x.dtype, x)
     if x.size:
         vectors = mean.ravel(), gamma * inv_std, beta.ravel()
         _APPLY(x.size, *_split(x), *vectors, *_split(result))
     if activation is not None:
         activate(activation, result, result)
-    return _given(result, out)
+    return deliver(result, out)
 
 
 def batch_norm_grad_sums(
@@ -340,12 +340,12 @@ def batch_norm_grad_input(
     name = "batch_norm_grad_input"
     vectors = {"gamma": gamma, "mean": mean, "inv_std": inv_std, "dgamma": dgamma, "dbeta": dbeta}
     _check_columns(name, {"x": x, "grad": grad}, **vectors)
-    result = _result(name, out, x, grad, x)
+    result = memory_for(name, out, x.shape, x.dtype, grad, x)
     if x.size:
         share = x.dtype.type(1 / count)
         columns = mean.ravel(), gamma * inv_std, dbeta * share, inv_std * dgamma * share
         _GRAD_INPUT(x.size, *_split(grad), *_split(x), *columns, *_split(result))
-    return _given(result, out)
+    return deliver(result, out)
 
 
 def _matrix(name: str, x: np.ndarray) -> tuple[int, int]:
@@ -362,19 +362,3 @@ def _check_columns(name: str, matrices: dict[str, np.ndarray], **vectors: np.nda
         check_shape(name, argument, matrix, matrices["x"].shape)
     for argument, vector in vectors.items():
         check_shape(name, argument, vector, (columns,))
-
-
-def _result(name: str, out: np.ndarray | None, like: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
-    """Where the loop writes: `out`, if it is there, contiguous and apart from the inputs."""
-    if out is not None:
-        check_out(name, out, like)
-        if out.flags.c_contiguous and not overlaps(out, *inputs):
-            return out
-    return np.empty(like.shape, like.dtype)
-
-
-def _given(result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    if out is None or out is result:
-        return result
-    out[...] = result
-    return out

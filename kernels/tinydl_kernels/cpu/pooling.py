@@ -15,7 +15,7 @@ from numba import prange
 
 from ..windows import PoolGeometry, pool_geometry
 from ._jit import jit
-from ._passes import Pass, check_floats, check_out, check_shape
+from ._passes import Pass, check_floats, check_out, check_shape, deliver
 
 FEW = 16  # channels, as many as a vector's elements at most
 NOWHERE = np.int32(1 << 30)  # the place of what is no element: behind all others
@@ -286,8 +286,6 @@ def _window(g: PoolGeometry) -> tuple[int, int, int, int, int, int]:
 
 
 def _give(name: str, result: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-    if out is None:
-        return result
-    check_out(name, out, result)
-    out[...] = result
-    return out
+    if out is not None:
+        check_out(name, out, result.shape, result.dtype)
+    return deliver(result, out)
