@@ -39,6 +39,8 @@ MODULES = {
         "column_moments",
         "running_moments",
         "batch_moments",
+        "batch_norm",
+        "batch_norm_grad",
         "batch_norm_apply",
         "batch_norm_grad_sums",
         "batch_norm_grad_input",

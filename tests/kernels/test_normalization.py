@@ -70,6 +70,25 @@ def test_batch_norm_equals_its_definition(dtype, shape, seed):
     assert_close(out, reference.batch_norm_grad_input(*double(*arguments)), 64)
 
 
+@pytest.mark.parametrize("name", [None, "relu"])
+def test_batch_norm_is_made_of_its_parts(name):
+    x, grad, gamma, beta, mean, inv_std = problem((50, 3), np.float32, 4)
+    for module in (cpu, reference):
+        running, expected = (mean.copy(), inv_std.copy()), (mean.copy(), inv_std.copy())
+        y, *moments = module.batch_norm(x, gamma, beta, *running, 0.9, EPS, activation=name)
+        np.testing.assert_array_equal(moments, module.batch_moments(x, *expected, 0.9, EPS))
+        np.testing.assert_array_equal(running, expected)
+        want = module.batch_norm_apply(x, *moments, gamma, beta, activation=name)
+        np.testing.assert_array_equal(y, want)
+        totals, of_parts = (gamma.copy(), beta.copy()), (gamma.copy(), beta.copy())
+        given = {"activation": name, "y": y}
+        dx = module.batch_norm_grad(grad, x, gamma, *moments, *totals, **given)
+        dz, *sums = module.batch_norm_grad_sums(grad, x, *moments, *of_parts, **given)
+        np.testing.assert_array_equal(totals, of_parts)
+        want = module.batch_norm_grad_input(dz, x, gamma, *moments, *sums, 50)
+        np.testing.assert_array_equal(dx, want)
+
+
 def test_rows_may_be_several_axes():
     x, grad, gamma, beta, mean, inv_std = problem((30, 3), np.float32, 3)
     running = mean.copy(), inv_std.copy()

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinydl as tl
+import tinydl_kernels as kernels
 from tests.layers.contract import built, check_layer, few_examples, same_numbers
 from tinydl.layers import BatchNorm, LayerNorm
 
@@ -117,21 +118,25 @@ def test_moments_and_sums_can_be_shared_between_processes():
     """Two halves, each with the moments and sums of the whole, give what the whole gives."""
 
     class Synchronized(BatchNorm):
-        def moments(self, x, running_mean, running_var):
-            return self.whole_moments
+        def normalize(self, x, gamma, beta, activation):
+            self.mean, self.inv_std = self.whole.mean, self.whole.inv_std
+            moments = self.mean, self.inv_std
+            return kernels.batch_norm_apply(x, *moments, gamma, beta, activation=activation)
 
-        def total_sums(self, dgamma, dbeta):
-            return self.whole_sums
+        def differentiate(self, dy, gamma, activation, y):
+            moments = self.mean, self.inv_std
+            dz, *_ = kernels.batch_norm_grad_sums(dy, self.x, *moments, activation=activation, y=y)
+            sums = self.whole.gamma.grad, self.whole.beta.grad
+            return kernels.batch_norm_grad_input(dz, self.x, gamma, *moments, *sums, 8)
 
     x, dy = rng.normal(size=(2, 8, 3))
-    whole = built(BatchNorm(), x, np.float64)
+    whole = built(BatchNorm(activation="tanh"), x, np.float64)
     y = whole.forward(x, training=True)
     dx = whole.backward(dy)
     for rows in (slice(0, 3), slice(3, 8)):
-        half = Synchronized()
+        half = Synchronized(activation="tanh")
         half.initialize((3,), rng, np.float64)
-        half.whole_moments = (x.mean(axis=0), whole.inv_std, 8)
-        half.whole_sums = (whole.gamma.grad, whole.beta.grad)
+        half.whole = whole
         np.testing.assert_allclose(half.forward(x[rows], training=True), y[rows], rtol=1e-12)
         np.testing.assert_allclose(half.backward(dy[rows]), dx[rows], rtol=1e-10)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 import tinydl_kernels as kernels
 from tinydl.distributed.world import World
 from tinydl.layers import register
-from tinydl.layers.batch_norm import BatchNorm
+from tinydl.layers.batch_norm import BatchNorm, gradients
 
 
 @register
@@ -35,9 +35,9 @@ class SyncBatchNorm(BatchNorm):
         """A rank whose part of the batch is empty takes part as well."""
         return x.size > 0 or self.world.size > 1
 
-    def moments(
-        self, x: NDArray, running_mean: NDArray, running_var: NDArray
-    ) -> tuple[NDArray, NDArray, int]:
+    def normalize(
+        self, x: NDArray, gamma: NDArray, beta: NDArray, activation: str | None
+    ) -> NDArray:
         channels = x.shape[-1]
         own = np.zeros(1 + 2 * channels)  # n_r, μ_r, v_r
         if x.size:
@@ -46,17 +46,27 @@ class SyncBatchNorm(BatchNorm):
         rows = np.empty(self.world.size * own.size)
         self.world.all_gather(own, rows)
         n, means, variances = np.split(rows.reshape(-1, own.size), [1, 1 + channels], axis=1)
+        self.count = int(n.sum())  # M
         share = n / n.sum()  # (ranks, 1)
         mean = (share * means).sum(axis=0)
         var = (share * (variances + (means - mean) ** 2)).sum(axis=0)
-        mean, var = mean.astype(x.dtype), var.astype(x.dtype)
-        inv_std = kernels.running_moments(
-            mean, var, running_mean, running_var, self.momentum, self.epsilon
+        self.mean, var = mean.astype(x.dtype), var.astype(x.dtype)
+        running = self.state["running_mean"], self.state["running_var"]
+        self.inv_std = kernels.running_moments(
+            self.mean, var, *running, self.momentum, self.epsilon
         )
-        return mean, inv_std, int(n.sum())
+        return kernels.batch_norm_apply(
+            x, self.mean, self.inv_std, gamma, beta, activation=activation
+        )
 
-    def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
+    def differentiate(
+        self, dy: NDArray, gamma: NDArray, activation: str | None, y: NDArray | None
+    ) -> NDArray:
+        moments = self.mean, self.inv_std
+        dz, dgamma, dbeta = kernels.batch_norm_grad_sums(
+            dy, self.x, *moments, *gradients(self), activation=activation, y=y
+        )
         sums = np.concatenate([dgamma, dbeta]).astype(np.float64)
         self.world.allreduce(sums)
         dgamma, dbeta = np.split(sums.astype(dgamma.dtype), 2)
-        return dgamma, dbeta
+        return kernels.batch_norm_grad_input(dz, self.x, gamma, *moments, dgamma, dbeta, self.count)

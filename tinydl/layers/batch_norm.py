@@ -73,53 +73,56 @@ class BatchNorm(Layer):
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_input(x)
         self.x = x  # (N, …, C)
+        gamma, beta = scale_and_shift(self)
         self.uses_batch = training and self.trainable and self.has_rows(x)
         if self.uses_batch:
-            running = self.state["running_mean"], self.state["running_var"]
-            self.mean, self.inv_std, self.count = self.moments(x, *running)
+            y = self.normalize(x, gamma, beta, self.activation.fused)
         else:
             self.mean, var = self.state["running_mean"].copy(), self.state["running_var"]
             self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
-        gamma, beta = scale_and_shift(self)
-        y = kernels.batch_norm_apply(
-            x, self.mean, self.inv_std, gamma, beta, activation=self.activation.fused
-        )
+            y = kernels.batch_norm_apply(
+                x, self.mean, self.inv_std, gamma, beta, activation=self.activation.fused
+            )
         return self.activation.forward(y)
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
         f = self.activation
         dy = grad_output if f.fused else f.backward(grad_output)  # (N, …, C)
-        dz, dgamma, dbeta = kernels.batch_norm_grad_sums(
+        gamma, _ = scale_and_shift(self)
+        if self.uses_batch and self.needs_input_grad:
+            return self.differentiate(dy, gamma, f.fused, f.y)
+        dz, *sums = kernels.batch_norm_grad_sums(
             dy, self.x, self.mean, self.inv_std, *gradients(self), activation=f.fused, y=f.y
         )
         if not self.needs_input_grad:
             return None
-        gamma, _ = scale_and_shift(self)
-        if self.uses_batch:
-            dgamma, dbeta = self.total_sums(dgamma, dbeta)
-            count = self.count
-        else:  # μ and σ are constants: nothing comes back through them
-            dgamma, dbeta, count = np.zeros_like(dgamma), np.zeros_like(dbeta), 1
-        return kernels.batch_norm_grad_input(
-            dz, self.x, gamma, self.mean, self.inv_std, dgamma, dbeta, count
-        )
+        zeros = map(np.zeros_like, sums)  # μ and σ are constants: nothing comes back through them
+        return kernels.batch_norm_grad_input(dz, self.x, gamma, self.mean, self.inv_std, *zeros, 1)
 
     def has_rows(self, x: NDArray) -> bool:
         """Whether M > 0; a process may have an empty part of a batch."""
         return x.size > 0
 
-    def moments(
-        self, x: NDArray, running_mean: NDArray, running_var: NDArray
-    ) -> tuple[NDArray, NDArray, int]:
-        """μ, 1/σ and M, and the running moments moved. One process sees its own rows; a synchronized BatchNorm
-        combines them here."""
-        running = running_mean, running_var
-        mean, inv_std = kernels.batch_moments(x, *running, self.momentum, self.epsilon)
-        return mean, inv_std, x.size // x.shape[-1]
+    # One process sees its own rows; a synchronized BatchNorm does these two otherwise.
 
-    def total_sums(self, dgamma: NDArray, dbeta: NDArray) -> tuple[NDArray, NDArray]:
-        """dL/dγ and dL/dβ over all M rows that ``moments`` was taken over."""
-        return dgamma, dbeta
+    def normalize(
+        self, x: NDArray, gamma: NDArray, beta: NDArray, activation: str | None
+    ) -> NDArray:
+        """y by the batch's μ and σ, which are kept; the running moments are moved."""
+        running = self.state["running_mean"], self.state["running_var"]
+        y, self.mean, self.inv_std = kernels.batch_norm(
+            x, gamma, beta, *running, self.momentum, self.epsilon, activation=activation
+        )
+        return y
+
+    def differentiate(
+        self, dy: NDArray, gamma: NDArray, activation: str | None, y: NDArray | None
+    ) -> NDArray:
+        """dL/dx of ``normalize``; dL/dγ and dL/dβ are added to the gradients."""
+        moments = self.mean, self.inv_std
+        return kernels.batch_norm_grad(
+            dy, self.x, gamma, *moments, *gradients(self), activation=activation, y=y
+        )
 
     def config(self) -> dict[str, Any]:
         return {
@@ -160,9 +163,10 @@ def scale_and_shift(layer: Any) -> tuple[NDArray, NDArray]:
     return gamma, beta
 
 
-def gradients(layer: Any) -> list[NDArray | None]:
+def gradients(layer: Any) -> tuple[NDArray | None, NDArray | None]:
     """Where dL/dγ and dL/dβ are added up; None for those that the layer does without."""
-    return [None if p is None else p.grad for p in (layer.gamma, layer.beta)]
+    gamma, beta = layer.gamma, layer.beta
+    return None if gamma is None else gamma.grad, None if beta is None else beta.grad
 
 
 def add_gradients(layer: Any, dgamma: NDArray, dbeta: NDArray) -> None:

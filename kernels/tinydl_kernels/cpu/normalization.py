@@ -24,7 +24,9 @@ from .layer_normalization import layer_norm, layer_norm_grad
 
 __all__ = [
     "batch_moments",
+    "batch_norm",
     "batch_norm_apply",
+    "batch_norm_grad",
     "batch_norm_grad_input",
     "batch_norm_grad_sums",
     "column_moments",
@@ -270,6 +272,41 @@ def batch_moments(
     """Mean (C,) and 1 / standard deviation (C,) of x (..., C). See `reference.batch_moments`."""
     mean, var = column_moments(x)
     return mean, running_moments(mean, var, running_mean, running_var, momentum, epsilon)
+
+
+def batch_norm(
+    x: np.ndarray,
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    running_mean: np.ndarray,
+    running_var: np.ndarray,
+    momentum: float,
+    epsilon: float,
+    *,
+    activation: str | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """y (..., C), mean (C,) and 1 / standard deviation (C,). See `reference.batch_norm`."""
+    mean, inv_std = batch_moments(x, running_mean, running_var, momentum, epsilon)
+    return batch_norm_apply(x, mean, inv_std, gamma, beta, activation=activation), mean, inv_std
+
+
+def batch_norm_grad(
+    grad: np.ndarray,
+    x: np.ndarray,
+    gamma: np.ndarray,
+    mean: np.ndarray,
+    inv_std: np.ndarray,
+    gamma_grad: np.ndarray | None = None,
+    beta_grad: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
+    y: np.ndarray | None = None,
+) -> np.ndarray:
+    """dL/dx (..., C) of `batch_norm`. See `reference.batch_norm_grad`."""
+    dz, *sums = batch_norm_grad_sums(
+        grad, x, mean, inv_std, gamma_grad, beta_grad, activation=activation, y=y
+    )
+    return batch_norm_grad_input(dz, x, gamma, mean, inv_std, *sums, x.size // x.shape[-1])
 
 
 def batch_norm_apply(

@@ -38,13 +38,62 @@ def batch_moments(
     x: Any, running_mean: Any, running_var: Any, momentum: float, epsilon: float
 ) -> tuple[Any, Any]:
     """See `reference.batch_moments`. One kernel."""
-    name, t = "batch_moments", x.dtype.type
-    x, (mean, inv_std) = _rows(name, x), _two_vectors(x)
+    x = _rows("batch_moments", x)
+    return _batch_moments("batch_moments", x, running_mean, running_var, momentum, epsilon)
+
+
+def _batch_moments(
+    where: str, x: Any, running_mean: Any, running_var: Any, momentum: float, epsilon: float
+) -> tuple[Any, Any]:
     running = {"running_mean": running_mean, "running_var": running_var}
-    check_pieces(name, x, x.shape[-1], running)
+    check_pieces(where, x, x.shape[-1], running)
+    t, (mean, inv_std) = x.dtype.type, _two_vectors(x)
     factors = t(momentum), t(1 - momentum), t(epsilon), t(1)
-    columns.batch_moments(x, mean, inv_std, (running_mean, running_var), factors)
+    columns.batch_moments(x, mean, inv_std, running.values(), factors)
     return mean, inv_std
+
+
+def batch_norm(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    momentum: float,
+    epsilon: float,
+    *,
+    activation: str | None = None,
+) -> tuple[Any, Any, Any]:
+    """See `reference.batch_norm`. Two kernels."""
+    x = _rows("batch_norm", x)
+    vectors = _vectors("batch_norm", x, {"gamma": gamma, "beta": beta})
+    moments = _batch_moments("batch_norm", x, running_mean, running_var, momentum, epsilon)
+    y = device.namespace().empty(x.shape, x.dtype)
+    _apply(x, (*moments, *vectors), y, activation)
+    return y, *moments
+
+
+def batch_norm_grad(
+    grad: Any,
+    x: Any,
+    gamma: Any,
+    mean: Any,
+    inv_std: Any,
+    gamma_grad: Any = None,
+    beta_grad: Any = None,
+    *,
+    activation: str | None = None,
+    y: Any = None,
+) -> Any:
+    """See `reference.batch_norm_grad`. Two kernels."""
+    name = "batch_norm_grad"
+    given = {"gamma": gamma, "mean": mean, "inv_std": inv_std}
+    grad, x, vectors = _alike(name, grad, x, given)
+    totals = gamma_grad, beta_grad
+    dz, *sums = _channel_sums(name, grad, x, vectors[1:], totals, activation, y)
+    dx = device.namespace().empty(x.shape, x.dtype)
+    _grad_input(dz, x, (*vectors, *sums), x.size // max(1, x.shape[-1]), dx)
+    return dx
 
 
 def _rows(where: str, x: Any) -> Any:
@@ -105,14 +154,21 @@ def batch_norm_apply(
     activation: str | None = None,
 ) -> Any:
     """See `reference.batch_norm_apply`."""
-    name, dtype = "batch_norm_apply", x.dtype
+    name = "batch_norm_apply"
     check_floats(name, x=x)
-    vectors = _vectors(name, x, {"mean": mean, "inv_std": inv_std, "gamma": gamma, "beta": beta})
-    x = plain(x)
-    y = output(name, out, x.shape, dtype, x, *vectors)
-    function = apply_kernel(name_of(dtype), activation or "linear")
-    each(function, x.size, (x, *vectors, y), divisor(x.shape[-1]), dtype.type(LEAKY_SLOPE))
+    given = {"mean": mean, "inv_std": inv_std, "gamma": gamma, "beta": beta}
+    x, vectors = plain(x), _vectors(name, x, given)
+    y = output(name, out, x.shape, x.dtype, x, *vectors)
+    _apply(x, vectors, y, activation)
     return deliver(y, out)
+
+
+def _apply(x: Any, vectors: Any, y: Any, activation: str | None) -> None:
+    function, slope = (
+        apply_kernel(name_of(x.dtype), activation or "linear"),
+        x.dtype.type(LEAKY_SLOPE),
+    )
+    each(function, x.size, (x, *vectors, y), divisor(x.shape[-1]), slope)
 
 
 @functools.cache
@@ -146,38 +202,40 @@ def batch_norm_grad_sums(
 ) -> tuple[Any, Any, Any]:
     """See `reference.batch_norm_grad_sums`. One kernel, whatever the activation."""
     name = "batch_norm_grad_sums"
+    grad, x, moments = _alike(name, grad, x, {"mean": mean, "inv_std": inv_std})
+    return _channel_sums(name, grad, x, moments, (gamma_grad, beta_grad), activation, y)
+
+
+def _alike(where: str, grad: Any, x: Any, vectors: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """grad, x and the vectors, checked and in one piece each."""
+    check_floats(where, grad=grad, x=x)
+    check_alike(where, grad=grad, x=x)
+    return plain(grad), plain(x), tuple(_vectors(where, x, vectors))
+
+
+def _channel_sums(
+    where: str, grad: Any, x: Any, moments: Any, totals: tuple, activation: str | None, y: Any
+) -> tuple[Any, Any, Any]:
+    check_pieces(where, x, x.shape[-1], {"gamma_grad": totals[0], "beta_grad": totals[1]})
     if activation is None:
-        activation, y = "linear", grad
-    else:
-        check_floats(name, x=x, y=y)
-        check_alike(name, x=x, y=y)
-    check_floats(name, grad=grad, x=x)
-    check_alike(name, grad=grad, x=x)
-    moments = _vectors(name, x, {"mean": mean, "inv_std": inv_std})
-    check_pieces(name, x, x.shape[-1], {"gamma_grad": gamma_grad, "beta_grad": beta_grad})
-    return _grad_sums(columns.CHANNEL, activation, grad, x, y, moments, (gamma_grad, beta_grad))
+        return _grad_sums(columns.CHANNEL, "linear", (grad, grad, grad), x, moments, totals)
+    check_floats(where, x=x, y=y)
+    check_alike(where, x=x, y=y)
+    grads = grad, plain(y), device.namespace().empty(grad.shape, grad.dtype)
+    return _grad_sums(columns.CHANNEL, activation, grads, x, moments, totals)
 
 
 def _grad_sums(
-    kind: str,
-    activation: str,
-    grad: Any,
-    x: Any,
-    y: Any,
-    moments: Any,
-    totals: tuple = (None, None),
+    kind: str, activation: str, grads: tuple, x: Any, moments: Any, totals: tuple = (None, None)
 ) -> tuple[Any, Any, Any]:
-    x, grad = plain(x), plain(grad)
-    dz = grad
-    if activation != "linear":
-        y, dz = plain(y), device.namespace().empty(grad.shape, grad.dtype)
+    """See `columns.grad_sums`."""
     sums = _two_vectors(x)
     if x.size:
-        columns.grad_sums(kind, activation, x, (grad, y, dz), moments, sums, totals)
+        columns.grad_sums(kind, activation, x, grads, moments, sums, totals)
     else:
         for total in sums:
             total.fill(0)
-    return dz, *sums
+    return grads[2], *sums
 
 
 def batch_norm_grad_input(
@@ -192,16 +250,17 @@ def batch_norm_grad_input(
     out: Any = None,
 ) -> Any:
     """See `reference.batch_norm_grad_input`."""
-    name, dtype = "batch_norm_grad_input", x.dtype
-    check_floats(name, grad=grad, x=x)
-    check_alike(name, grad=grad, x=x)
+    name = "batch_norm_grad_input"
     given = {"gamma": gamma, "mean": mean, "inv_std": inv_std, "dgamma": dgamma, "dbeta": dbeta}
-    vectors = _vectors(name, x, given)
-    x, grad = plain(x), plain(grad)
-    dx = output(name, out, x.shape, dtype, x, grad, *vectors)
-    arrays, share = (grad, x, *vectors, dx), dtype.type(1 / count)
-    each(grad_input_kernel(name_of(dtype)), x.size, arrays, divisor(x.shape[-1]), share)
+    grad, x, vectors = _alike(name, grad, x, given)
+    dx = output(name, out, x.shape, x.dtype, x, grad, *vectors)
+    _grad_input(grad, x, vectors, count, dx)
     return deliver(dx, out)
+
+
+def _grad_input(grad: Any, x: Any, vectors: tuple, count: float, dx: Any) -> None:
+    function, share = grad_input_kernel(name_of(x.dtype)), x.dtype.type(1 / max(count, 1))
+    each(function, x.size, (grad, x, *vectors, dx), divisor(x.shape[-1]), share)
 
 
 @functools.cache
@@ -248,7 +307,7 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
         columns.layer_norm_grad_kernel(name_of(dtype)),
     )
     launch_rows(function, *x.shape, arrays, dtype.type(0))
-    _, *sums = _grad_sums(columns.SAMPLE, "linear", grad, x, grad, (mean, inv_std))
+    _, *sums = _grad_sums(columns.SAMPLE, "linear", (grad, grad, grad), x, (mean, inv_std))
     return dx, *sums
 
 

@@ -44,6 +44,25 @@ def batch_moments(x, running_mean, running_var, momentum, epsilon):
     return mean, running_moments(mean, var, running_mean, running_var, momentum, epsilon)
 
 
+def batch_norm(x, gamma, beta, running_mean, running_var, momentum, epsilon, *, activation=None):
+    """Batch normalization in training: `batch_moments` of x (..., C), then `batch_norm_apply` with them.
+
+    Returns y (..., C), mean (C,), inv_std (C,).
+    """
+    mean, inv_std = batch_moments(x, running_mean, running_var, momentum, epsilon)
+    return batch_norm_apply(x, mean, inv_std, gamma, beta, activation=activation), mean, inv_std
+
+
+def batch_norm_grad(
+    grad, x, gamma, mean, inv_std, gamma_grad=None, beta_grad=None, *, activation=None, y=None
+):
+    """dL/dx (..., C) of `batch_norm`: `batch_norm_grad_sums`, then `batch_norm_grad_input` with them."""
+    dz, *sums = batch_norm_grad_sums(
+        grad, x, mean, inv_std, gamma_grad, beta_grad, activation=activation, y=y
+    )
+    return batch_norm_grad_input(dz, x, gamma, mean, inv_std, *sums, x.size // x.shape[-1])
+
+
 def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None, *, activation=None):
     """y = activation(gamma * (x - mean) * inv_std + beta); x (..., C), the others (C,)."""
     z = gamma * ((x - mean) * inv_std) + beta

@@ -57,8 +57,8 @@ def test_a_block_counts_itself_after_its_part_is_written_and_before_others_are_r
 
 # Sums over many elements.
 IN_FLOAT64 = (
-    "column_moments", "batch_moments", "batch_norm_grad_sums", "layer_norm", "layer_norm_grad", "squared_norm",
-    "das_norms", "das_sizes", "das_moments",
+    "column_moments", "batch_moments", "batch_norm", "batch_norm_grad", "batch_norm_grad_sums", "layer_norm",
+    "layer_norm_grad", "squared_norm", "das_norms", "das_sizes", "das_moments",
 )  # fmt: skip
 
 

@@ -86,12 +86,15 @@ def _normalization(case: Callable, normal: Callable, positive: Callable) -> Iter
         yield case("batch_norm_grad_sums", g, x, mean, std)
         yield case("batch_norm_grad_sums", g, x, mean, std, normal(columns), normal(columns))
         yield case("batch_norm_grad_sums", g, x, mean, std, beta_grad=normal(columns))
-        for name in ("relu", "tanh"):
-            yield case("batch_norm_apply", x, mean, std, gamma, beta, activation=name)
-            y = np.tanh(normal(rows, columns))
-            yield case("batch_norm_grad_sums", g, x, mean, std, beta, activation=name, y=y)
         sums = normal(columns), normal(columns)
         yield case("batch_norm_grad_input", g, x, gamma, mean, std, *sums, rows)
+    y, running = np.tanh(normal(rows, columns)), moments[:2]
+    for name in ("relu", "tanh"):
+        yield case("batch_norm_apply", x, mean, std, gamma, beta, activation=name)
+        yield case("batch_norm_grad_sums", g, x, mean, std, beta, activation=name, y=y)
+    for options in ({}, {"activation": "relu"}):
+        yield case("batch_norm", x, gamma, beta, *running, 0.9, 1e-3, **options)
+        yield case("batch_norm_grad", g, x, gamma, mean, std, *sums, **options, y=y)
     x, g, vectors = normal(2, 3, 5, 4), normal(2, 3, 5, 4), [positive(4) for _ in range(6)]
     yield case("batch_moments", x, *vectors[:2], 0.9, 1e-3)
     yield case("batch_norm_apply", x, *vectors[:4])
