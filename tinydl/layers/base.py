@@ -200,7 +200,9 @@ class Layer:
 
     def check_input(self, x: NDArray) -> None:
         """Refuse an input of another shape or number type than this layer was built for."""
-        self.check_shape(x)
+        shape = x.shape
+        if shape[1:] != self.input_shape or not shape:
+            self.check_shape(x)
         if x.dtype != self.dtype:
             raise TypeError(
                 f"layer '{self.name}' computes in {self.dtype}, got an input of {x.dtype}"
@@ -209,8 +211,6 @@ class Layer:
 
     def check_shape(self, x: NDArray) -> None:
         shape = x.shape
-        if shape[1:] == self.input_shape and shape:
-            return
         if not shape or not fits(shape[1:], self.input_shape):
             raise ValueError(
                 f"layer '{self.name}' expected an input of shape {shape_text(self.input_shape)}, "

@@ -176,15 +176,18 @@ class Optimizer:
         is with ``by_decay=False``, for passes that have nothing to do with decay.
         """
         found: list[tuple[slice, float]] = []
-        joins = False  # whether the previous segment was trainable
+        start, stop, decay = 0, 0, 0.0  # of the stretch so far
         for s in self.built_store().segments:
-            if s.parameter.trainable:
-                decay = self.weight_decay if by_decay and s.parameter.decay else 0.0
-                if joins and found[-1][1] == decay:
-                    found[-1] = (slice(found[-1][0].start, s.stop), decay)
-                else:
-                    found.append((slice(s.start, s.stop), decay))
-            joins = s.parameter.trainable
+            p = s.parameter
+            own = self.weight_decay if by_decay and p.decay else 0.0
+            if stop and p.trainable and own == decay:
+                stop = s.stop
+                continue
+            if stop:
+                found.append((slice(start, stop), decay))
+            start, stop, decay = s.start, s.stop if p.trainable else 0, own
+        if stop:
+            found.append((slice(start, stop), decay))
         return found
 
     # ---- weights to train and weights to use --------------------------------------------------------------
