@@ -6,8 +6,10 @@ random numbers, into memory full of NaN, with what lies around the result guarde
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import threading
 import unittest.mock
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from gpu_jobs import UNLIMITED, Allowance
 
 SIZES = [(257, 129, 131), (64, 1000, 48), (5, 3, 7)]  # (M, K, N): no multiples of a tile
+PATIENCE = 20.0  # seconds that a check may take before it is told of
 # Largest ||result - expected|| / ||expected||.
 LIMITS = {"float32": 1e-5, "float64": 1e-13, "tf32": 1e-3, "bf16": 1e-2}
 
@@ -162,6 +165,18 @@ CHECKS: dict[str, tuple[Callable[..., float], Callable[[], Iterator[dict[str, An
 }
 
 
+@contextlib.contextmanager
+def told_of(words: str) -> Iterator[None]:
+    """Say what it is that does not end: the process may be killed before it could be found in the results."""
+    timer = threading.Timer(PATIENCE, print, [f"  after {PATIENCE} s still at {words}"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def right(
     xp: Any, operation: str, seed: int, allowance: Allowance = UNLIMITED
 ) -> list[dict[str, Any]]:
@@ -172,9 +187,10 @@ def right(
         if allowance.over:
             allowance.leave_out(f"{len(to_check) - i} of {len(to_check)} checks")
             break
-        error = check(xp, rng, case)
-        limit = LIMITS[case.get("precision") or case["dtype"]]
         named = {key: getattr(value, "name", value) for key, value in case.items()}
+        with told_of(f"{operation} {named}"):
+            error = check(xp, rng, case)
+        limit = LIMITS[case.get("precision") or case["dtype"]]
         verdict = {"error": error, "limit": limit, "right": error <= limit}
         found.append({"operation": operation, **named, **verdict})
         if error > limit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,6 +259,22 @@ def test_checks_that_there_is_no_time_for_are_left_out(gpu_check, gpu_jobs, cloc
     found = gpu_check.gpu_right.right(None, "slow", 0, allowance)
     assert [case["number"] for case in found] == [0, 1, 2]
     assert allowance.left_out == ["2 of 5 checks"]
+
+
+def test_a_check_that_does_not_end_is_named(gpu_check, monkeypatch):
+    said, told = [], threading.Event()
+
+    def say(words):
+        said.append(words)
+        told.set()
+
+    gpu_right = gpu_check.gpu_right
+    check = lambda xp, rng, case: 0.0 if told.wait(60) else math.inf  # noqa: E731
+    monkeypatch.setattr(gpu_right, "PATIENCE", 0.01)
+    monkeypatch.setattr(gpu_right, "print", say, raising=False)
+    monkeypatch.setitem(gpu_right.CHECKS, "slow", (check, lambda: iter([{"dtype": "float32"}])))
+    (found,) = gpu_right.right(None, "slow", 0)
+    assert found["right"] and said[0] == "  after 0.01 s still at slow {'dtype': 'float32'}"
 
 
 @pytest.fixture
