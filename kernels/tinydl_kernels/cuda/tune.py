@@ -29,7 +29,7 @@ except ImportError as error:
     raise
 
 SIZES = (8, 32, 128, 512, 2048, 8192)  # one for each class of `tiles.shape_class`
-LARGEST = 2**35  # multiply-adds; larger products go like the next smaller class
+LARGEST = 2**35  # multiply-adds; for larger products counts what is best in the next smaller class
 KINDS = {
     "float32": ("float32", None),
     "float64": ("float64", None),
@@ -56,13 +56,21 @@ def tune(
     sizes: Iterable[int] = SIZES,
     kinds: Iterable[str] = tuple(KINDS),
 ) -> dict[tuple[str, int, int, int], tuple[str, int]]:
-    """The fastest (tile, parts) for each kind and class; `seconds_of` times a call."""
+    """The fastest (tile, parts) for each kind and class; `seconds_of` times a call. `sizes`: from the smallest to the
+    largest, one for each class."""
     choices = {}
     for kind, (m, n, k) in itertools.product(kinds, itertools.product(sizes, repeat=3)):
-        if m * n * k > LARGEST:
-            continue
-        choices[(kind, *tiles.shape_class(m, n, k))] = _fastest(seconds_of, kind, m, n, k)
+        classes = tiles.shape_class(m, n, k)
+        if m * n * k <= LARGEST:
+            choices[(kind, *classes)] = _fastest(seconds_of, kind, m, n, k)
+        else:
+            choices[(kind, *classes)] = choices[(kind, *_next_smaller(classes))]
     return choices
+
+
+def _next_smaller(classes: tuple[int, ...]) -> tuple[int, ...]:
+    longest = classes.index(max(classes))
+    return (*classes[:longest], classes[longest] - 1, *classes[longest + 1 :])
 
 
 def _fastest(seconds_of: Callable, kind: str, m: int, n: int, k: int) -> tuple[str, int]:

@@ -448,6 +448,20 @@ def test_tuning(tmp_path, monkeypatch):
     tiles.choose.cache_clear()
 
 
+def test_what_is_too_large_to_be_tuned_goes_like_the_next_smaller(monkeypatch):
+    from tinydl_kernels.cuda import tune
+
+    measured = []
+    monkeypatch.setattr(tune, "LARGEST", 2048**3)
+    monkeypatch.setattr(tune, "_fastest", lambda how, kind, *sizes: measured.append(sizes) or sizes)
+    choices = tune.tune(None, sizes=(512, 2048, 8192), kinds=("bf16",))
+    assert choices["bf16", 4, 4, 4] == (2048, 2048, 2048)
+    assert choices["bf16", 5, 5, 5] == choices["bf16", 4, 5, 5] == choices["bf16", 4, 4, 5]
+    assert choices["bf16", 4, 4, 5] == (2048, 2048, 2048)
+    assert choices["bf16", 3, 5, 4] == (512, 8192, 2048) and len(choices) == 27
+    assert max(m * n * k for m, n, k in measured) <= 2048**3
+
+
 def test_the_shipped_table_names_tiles_that_exist():
     from tinydl_kernels.cuda import tune, tuned
 
