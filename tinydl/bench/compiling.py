@@ -112,7 +112,7 @@ ARCHITECTURES = {
     "resnet20": ("cifar",),
 }
 RECURRENT = ("lstm", "gru", "simple_rnn")
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "nadam")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "nadam", "das")
 GROUPS: dict[str, tuple[str, ...]] = {
     "train": tuple(ARCHITECTURES),
     "recurrent": RECURRENT,
