@@ -2,15 +2,12 @@
 
 import numpy as np
 import torch
-from hypothesis import settings
 
-few_examples = settings(max_examples=25, deadline=None)
+from tests.layers.contract import few_examples, same_numbers
 
-
-def same_numbers():
-    """Random numbers for a property test: hypothesis must find the same ones when it tries a case again."""
-    return np.random.default_rng(0)
-
+__all__ = [
+    "assert_close", "channels_first", "channels_last", "compare", "few_examples", "pads_for", "same_numbers",
+]  # fmt: skip
 
 TOLERANCE = 1e-5  # of the largest element: some hundred roundings of float32
 

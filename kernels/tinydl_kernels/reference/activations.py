@@ -54,13 +54,12 @@ def erf(x, out=None):
 def activation(name, x, out=None, *, alpha=0.2, plus=None):
     """y = name(x), or name(x + plus), element by element.
 
-    Parameters
-    ----------
-    name: one of ``ACTIVATIONS``.
-    x: array of any shape.
-    out: array like x, or None to allocate.
-    alpha: slope of leaky_relu for x < 0; must be positive.
-    plus: array like x, or None: a residual connection's other branch.
+    Args:
+        name: one of ``ACTIVATIONS``.
+        x: array of any shape.
+        out: array like x, or None to allocate.
+        alpha: slope of leaky_relu for x < 0; must be positive.
+        plus: array like x, or None: a residual connection's other branch.
 
     Equations: relu max(x, 0); leaky_relu x or alpha x; sigmoid 1/(1+e^-x); tanh;
     gelu x Phi(x) with Phi the normal distribution's integral; gelu_tanh its approximation

@@ -8,19 +8,18 @@ from .activations import log_softmax, sigmoid
 def softmax_cross_entropy(logits, labels, sample_weight=None, *, label_smoothing=0.0, total=None):
     """Cross-entropy of softmax(logits) against labels, and its gradient by the logits.
 
-    Parameters
-    ----------
-    logits: (N, K) scores before softmax.
-    labels: (N,) integers in [0, K), or (N, K) a distribution per row.
-    sample_weight: (N,) or None.
-    label_smoothing: in [0, 1); the target becomes (1 - s) t + s / K (Szegedy et al. 2016,
-        "Rethinking the Inception Architecture", section 7).
-    total: float64 array of shape (), or None; it becomes the sum of the losses.
+    Args:
+        logits: (N, K) scores before softmax.
+        labels: (N,) integers in [0, K), or (N, K) a distribution per row.
+        sample_weight: (N,) or None.
+        label_smoothing: in [0, 1); the target becomes (1 - s) t + s / K (Szegedy et al. 2016,
+            "Rethinking the Inception Architecture", section 7).
+        total: float64 array of shape (), or None; it becomes the sum of the losses.
 
-    Returns
-    -------
-    losses (N,): w_i * -sum_k t_ik log p_ik, with p = softmax(logits).
-    grad (N, K): w_i * (p_ik sum_j t_ij - t_ik); the sum is 1 for a distribution. Not divided by N.
+    Returns:
+        losses: (N,), w_i * -sum_k t_ik log p_ik, with p = softmax(logits).
+        grad: (N, K), w_i * (p_ik sum_j t_ij - t_ik); the sum is 1 for a distribution. Not divided
+            by N.
 
     Where a target is 0 its term is 0, even if log p is -inf.
     """
@@ -49,16 +48,15 @@ def softmax_cross_entropy(logits, labels, sample_weight=None, *, label_smoothing
 def binary_cross_entropy(logits, targets, sample_weight=None):
     """Cross-entropy of sigmoid(logits) against targets in [0, 1], and its gradient.
 
-    Parameters
-    ----------
-    logits, targets: the same shape (N, ...).
-    sample_weight: None, (N,) for one weight per row, or the shape of logits.
+    Args:
+        logits, targets: the same shape (N, ...).
+        sample_weight: None, (N,) for one weight per row, or the shape of logits.
 
-    Returns
-    -------
-    losses, grad: both of the shape of logits, w * -(t log p + (1 - t) log(1 - p)) and w * (p - t),
-    with p = sigmoid(z). With q the target's share on the side that z speaks against
-    (q = t for z < 0, else 1 - t) the loss is q |z| + log(1 + e^-|z|): no overflow, no cancellation.
+    Returns:
+        losses, grad: both of the shape of logits, w * -(t log p + (1 - t) log(1 - p)) and
+            w * (p - t), with p = sigmoid(z). With q the target's share on the side that z speaks
+            against (q = t for z < 0, else 1 - t) the loss is q |z| + log(1 + e^-|z|): no overflow,
+            no cancellation.
     """
     weight = np.ones(()) if sample_weight is None else np.asarray(sample_weight)
     if weight.ndim == 1 and logits.ndim > 1:
