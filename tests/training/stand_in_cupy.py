@@ -297,6 +297,8 @@ class Library:
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(np, name)
+        if not callable(function):
+            return function
         return lambda *args, **kwargs: computed(name, function, args, kwargs)
 
 

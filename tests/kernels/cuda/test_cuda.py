@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "kernels" / "tinydl_kernels" / "cuda"
 HAS_NUMBA_CUDA = importlib.util.find_spec("numba_cuda") is not None
+COMPILER = shutil.which("cc") or shutil.which("gcc")
 PYTHON = os.environ.get("TINYDL_CUDA_PYTHON") or (sys.executable if HAS_NUMBA_CUDA else None)
 
 
@@ -41,12 +42,17 @@ def check(python, how, **variables):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_machine():
+    if PYTHON is None or COMPILER is None:
+        pytest.skip("numba-cuda is not installed, see above, or no C compiler is")
+    check(PYTHON, "machine")
+
+
 def test_launching(tmp_path):
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if PYTHON is None or compiler is None:
+    if PYTHON is None or COMPILER is None:
         pytest.skip("numba-cuda is not installed, see above, or no C compiler is")
     source, library = Path(__file__).with_name("stand_in_driver.c"), tmp_path / "libcuda.so.1"
-    command = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    command = [COMPILER, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
     subprocess.run(command, check=True)
     check(PYTHON, "launching", LD_LIBRARY_PATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path))
 

@@ -18,6 +18,7 @@
 #include <string.h>
 
 enum { WARP_SIZE = 32, WARPGROUP_SIZE = 128, RESIDENT = 4, MOST_BARRIERS = 32, MOST_COPIES = 512, MOST_PRODUCTS = 64 };
+enum { MOST_JUMPS = 100000000 }; /* of a thread: more must be a mistake */
 enum { SHARED_START = 1024, POISON = 0x7f };    /* all bytes 0x7f: a large integer, and huge as a float */
 enum { READY, AT_BARRIER, IN_WARP, IN_WARPGROUP, FOR_COPIES, ENDED }; /* what a thread waits for */
 enum { MMA_TF32, MMA_BF16, WGMMA_TF32, WGMMA_BF16 };
@@ -51,7 +52,7 @@ struct acquired { struct released of; uint32_t when; int by; };   /* and since w
 struct counter { uint64_t address; struct released *released; struct counter *next; };
 
 struct thread {
-    int number, at, state, line;
+    int number, at, state, line, jumps;
     struct block *block;
     void *registers;
     struct copy copies[MOST_COPIES];
@@ -491,6 +492,11 @@ static float rounded(int how, float x, float y, float z) /* x y + z */
     result = fmaf(a, b, c);
     fesetround(FE_TONEAREST);
     return result;
+}
+
+static void jump(struct thread *t)
+{
+    if (++t->jumps == MOST_JUMPS) fail(t, "does not come to an end");
 }
 
 /* --- running -------------------------------------------------------------------------------------- */

@@ -282,7 +282,7 @@ class _Translation:
 
     def control(self, parts: list[str], operands: list[str], name: str) -> str | None:
         if parts[0] == "bra":
-            return f"goto {self.label(operands[0])};"
+            return f"jump(t); goto {self.label(operands[0])};"
         return "return ENDED;" if name == "ret" else None
 
     # --- numbers ----------------------------------------------------------------------------------
