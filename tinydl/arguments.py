@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
 from typing import Any
 
@@ -19,3 +20,15 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     if number is None or number < least:
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     return number
+
+
+def share(name: str, value: Any, *, below_one: bool = False) -> float:
+    """``value`` as a ``float``, if it is a number in [0, 1]; in [0, 1) where 1 would be one too many.
+
+    Raises:
+        ValueError: no number, or outside.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= 1) or (below_one and value == 1):
+        raise ValueError(f"{name} must lie in [0, 1{')' if below_one else ']'}, got {value!r}")
+    return float(value)

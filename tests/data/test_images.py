@@ -90,6 +90,8 @@ def test_gray_color_and_alpha(tmp_path):
     assert load_image_folder(folder, color="L").x_train.shape[-1] == 1
     with pytest.raises(ValueError, match="color must be"):
         load_image_folder(folder, color="BGR")
+    with pytest.raises(ValueError, match=r"size must be \(height, width\) or None, got 8"):
+        load_image_folder(folder, size=8)
 
 
 def test_sizes_must_agree_or_are_resized(tmp_path):

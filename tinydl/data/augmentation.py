@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.arguments import whole_number
-from tinydl.configs import from_config
+from tinydl.arguments import share, whole_number
 from tinydl.data.sampling import SampleRandom
 
 
@@ -47,9 +46,6 @@ class RandomCrop:
         crops = windows[np.arange(b), top, left]  # (B, C, H, W)
         return np.ascontiguousarray(crops.transpose(0, 2, 3, 1))
 
-    def config(self) -> dict[str, Any]:
-        return {"padding": self.padding, "fill": np.asarray(self.fill).tolist()}
-
     def __repr__(self) -> str:
         return f"RandomCrop(padding={self.padding}, fill={self.fill})"
 
@@ -58,8 +54,7 @@ class RandomFlip:
     """Mirror each image left to right with the given probability. Not for digits or text."""
 
     def __init__(self, probability: float = 0.5) -> None:
-        _check_probability(self, probability)
-        self.probability = probability
+        self.probability = share("RandomFlip: probability", probability)
 
     def __call__(self, x: NDArray, random: SampleRandom) -> NDArray:
         _check_images(self, x)
@@ -67,9 +62,6 @@ class RandomFlip:
         flipped = x.copy()
         flipped[flip] = x[flip][:, :, ::-1]
         return flipped
-
-    def config(self) -> dict[str, Any]:
-        return {"probability": self.probability}
 
     def __repr__(self) -> str:
         return f"RandomFlip(probability={self.probability})"
@@ -91,10 +83,9 @@ class Cutout:
     """
 
     def __init__(self, size: int, fill: float | list[float] = 0, probability: float = 1.0) -> None:
-        _check_probability(self, probability)
         self.size = whole_number("Cutout: size", size)
         self.fill = fill
-        self.probability = probability
+        self.probability = share("Cutout: probability", probability)
 
     def __call__(self, x: NDArray, random: SampleRandom) -> NDArray:
         _, h, w, _ = _check_images(self, x)
@@ -112,26 +103,8 @@ class Cutout:
         pixel = np.arange(length)
         return (pixel >= first) & (pixel < first + self.size)
 
-    def config(self) -> dict[str, Any]:
-        fill = np.asarray(self.fill).tolist()
-        return {"size": self.size, "fill": fill, "probability": self.probability}
-
     def __repr__(self) -> str:
         return f"Cutout(size={self.size}, fill={self.fill}, probability={self.probability})"
-
-
-AUGMENTATIONS: dict[str, type] = {
-    "random_crop": RandomCrop,
-    "random_flip": RandomFlip,
-    "cutout": Cutout,
-}
-
-
-def get(augmentation: Any) -> Any:
-    """An augmentation by its name or from its configuration; a function stays itself."""
-    if callable(augmentation):
-        return augmentation
-    return from_config(augmentation, AUGMENTATIONS, "augmentation")
 
 
 def _check_images(augmentation: Any, x: NDArray) -> tuple[int, int, int, int]:
@@ -139,9 +112,3 @@ def _check_images(augmentation: Any, x: NDArray) -> tuple[int, int, int, int]:
         name = type(augmentation).__name__
         raise ValueError(f"{name} takes images (N, H, W, C), got an array of shape {x.shape}")
     return x.shape  # type: ignore[return-value]
-
-
-def _check_probability(augmentation: Any, probability: float) -> None:
-    if not 0 <= probability <= 1:
-        name = type(augmentation).__name__
-        raise ValueError(f"{name}: probability must be in [0, 1], got {probability!r}")

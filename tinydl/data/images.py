@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import whole_number
 from tinydl.data.dataset import Dataset
 from tinydl.data.errors import DataError, MissingDataError, named, require
 from tinydl.data.splitting import stratified_split
@@ -74,6 +75,8 @@ def load_image_folder(
     """
     path = Path(path)
     name = name or path.stem
+    if size is not None:
+        size = _checked_size(size)
     with open_images(path) as files:
         images, labels, class_names, parts = _read_classes(files, size, color)
     if "test" in parts:
@@ -88,6 +91,14 @@ def load_image_folder(
             split = stratified_split(images, labels, test_fraction, seed, class_names)
     x_train, x_test, y_train, y_test = split
     return Dataset(name, x_train, y_train, x_test, y_test, class_names, str(path))
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise ValueError(f"size must be (height, width) or None, got {size!r}") from None
+    return whole_number("size: height", height), whole_number("size: width", width)
 
 
 @contextmanager

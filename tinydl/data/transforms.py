@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.configs import from_config
 from tinydl.data.errors import DataError
+from tinydl.data.validation import check_numbers
 
 PIECE_BYTES = 1 << 20  # stays in the processor's cache
 
@@ -46,6 +46,7 @@ class Standardize:
         """
         if per not in ("channel", "feature"):
             raise ValueError(f"per must be 'channel' or 'feature', got {per!r}")
+        check_numbers(x, "x")
         if x.size == 0:
             raise DataError(f"Standardize.fit needs at least one sample, got shape {x.shape}")
         positions = tuple(range(x.ndim - 2)) if per == "channel" and x.ndim > 1 else ()
@@ -87,19 +88,8 @@ class Rescale:
         dtype = x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
         return np.multiply(x, dtype.type(self.scale), dtype=dtype) + dtype.type(self.offset)
 
-    def config(self) -> dict[str, Any]:
-        return {"scale": self.scale, "offset": self.offset}
-
     def __repr__(self) -> str:
         return f"Rescale({self.scale!r}, {self.offset!r})"
-
-
-TRANSFORMS: dict[str, type] = {"standardize": Standardize, "rescale": Rescale}
-
-
-def get(transform: Any) -> Any:
-    """A transform from its configuration (``as_config``); a function stays itself."""
-    return transform if callable(transform) else from_config(transform, TRANSFORMS, "transform")
 
 
 def _sample_mean(x: NDArray, center: NDArray | None = None) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import whole_number
+from tinydl.arguments import share, whole_number
 from tinydl.configs import as_config
 from tinydl.devices import beside, namespace
 from tinydl.initializers import get as get_initializer
@@ -84,12 +84,10 @@ class MultiHeadAttention(Layer):
         def size(argument: str, value: Any) -> int:
             return whole_number(f"MultiHeadAttention: {argument}", value)
 
-        if not 0 <= dropout < 1:
-            raise ValueError(f"MultiHeadAttention: dropout must lie in [0, 1), got {dropout!r}")
         self.num_heads = size("num_heads", num_heads)
         self.key_dim = size("key_dim", key_dim)
         self.value_dim = self.key_dim if value_dim is None else size("value_dim", value_dim)
-        self.dropout = float(dropout)
+        self.dropout = share("MultiHeadAttention: dropout", dropout, below_one=True)
         self.is_random = self.dropout > 0
         self.use_bias = bool(use_bias)
         self.causal = bool(causal)

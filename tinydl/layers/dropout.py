@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import share
 from tinydl.devices import beside
 from tinydl.layers.base import Layer
 
@@ -30,9 +31,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, name: str | None = None) -> None:
         super().__init__(name)
-        if not 0 <= rate < 1:
-            raise ValueError(f"Dropout: rate must lie in [0, 1), got {rate!r}")
-        self.rate = float(rate)
+        self.rate = share("Dropout: rate", rate, below_one=True)
 
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         if not training or self.rate == 0:

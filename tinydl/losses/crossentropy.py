@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import share
 from tinydl.devices import namespace
 from tinydl.losses.base import Loss
 from tinydl.losses.elementwise import ElementwiseLoss
@@ -22,7 +23,9 @@ class _ClassLoss(Loss):
 
     def __init__(self, from_logits: bool = True, label_smoothing: float = 0.0) -> None:
         self.from_logits = bool(from_logits)
-        self.label_smoothing = check_smoothing(self.label, label_smoothing)
+        self.label_smoothing = share(
+            f"{self.label}: label_smoothing", label_smoothing, below_one=True
+        )
         self.takes_logits = self.from_logits
 
     def weighted(self, predictions, targets, weight):
@@ -141,7 +144,9 @@ class BinaryCrossentropy(ElementwiseLoss):
 
     def __init__(self, from_logits: bool = True, label_smoothing: float = 0.0) -> None:
         self.from_logits = bool(from_logits)
-        self.label_smoothing = check_smoothing(self.label, label_smoothing)
+        self.label_smoothing = share(
+            f"{self.label}: label_smoothing", label_smoothing, below_one=True
+        )
         self.takes_logits = self.from_logits
 
     def check_targets(self, predictions, targets, keep):
@@ -160,12 +165,6 @@ class BinaryCrossentropy(ElementwiseLoss):
 
     def config(self) -> dict[str, Any]:
         return {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
-
-
-def check_smoothing(label: str, smoothing: float) -> float:
-    if not 0 <= smoothing < 1:
-        raise ValueError(f"{label}: label_smoothing must lie in [0, 1), got {smoothing!r}")
-    return float(smoothing)
 
 
 def check_probabilities(loss: Loss, p: NDArray) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tinydl.arguments import share
 from tinydl.configs import as_config, from_config
 
 
@@ -113,7 +114,7 @@ class CosineDecay(Schedule):
             self, "initial_learning_rate", initial_learning_rate
         )
         self.decay_steps = check_steps(self, "decay_steps", decay_steps)
-        self.alpha = check_share(self, "alpha", alpha)
+        self.alpha = share("CosineDecay: alpha", alpha)
 
     def __call__(self, step):
         progress = min(step / self.decay_steps, 1.0)
@@ -166,7 +167,7 @@ class OneCycle(Schedule):
     ) -> None:
         self.max_learning_rate = check_rate(self, "max_learning_rate", max_learning_rate)
         self.steps = check_steps(self, "steps", steps)
-        self.pct_start = check_share(self, "pct_start", pct_start)
+        self.pct_start = share("OneCycle: pct_start", pct_start)
         for name, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
             if not (math.isfinite(factor) and factor >= 1):
                 raise ValueError(f"OneCycle: {name} must be a finite number >= 1, got {factor!r}")
@@ -225,12 +226,6 @@ def check_rate(owner: Schedule, name: str, value: float) -> float:
             f"{type(owner).__name__}: {name} must be a finite number >= 0, got {value!r}"
         )
     return number
-
-
-def check_share(owner: Schedule, name: str, value: float) -> float:
-    if check_rate(owner, name, value) > 1:
-        raise ValueError(f"{type(owner).__name__}: {name} must lie in [0, 1], got {value!r}")
-    return float(value)
 
 
 def check_steps(owner: Schedule, name: str, value: int) -> int:
