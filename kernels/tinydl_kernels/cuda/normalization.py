@@ -38,19 +38,16 @@ def batch_moments(
     x: Any, running_mean: Any, running_var: Any, momentum: float, epsilon: float
 ) -> tuple[Any, Any]:
     """See `reference.batch_moments`. One kernel."""
-    x = _rows("batch_moments", x)
-    return _batch_moments("batch_moments", x, running_mean, running_var, momentum, epsilon)
-
-
-def _batch_moments(
-    where: str, x: Any, running_mean: Any, running_var: Any, momentum: float, epsilon: float
-) -> tuple[Any, Any]:
+    x, moments = _rows("batch_moments", x), _two_vectors(x)
     running = {"running_mean": running_mean, "running_var": running_var}
-    check_pieces(where, x, x.shape[-1], running)
-    t, (mean, inv_std) = x.dtype.type, _two_vectors(x)
-    factors = t(momentum), t(1 - momentum), t(epsilon), t(1)
-    columns.batch_moments(x, mean, inv_std, running.values(), factors)
-    return mean, inv_std
+    check_pieces("batch_moments", x, x.shape[-1], running)
+    columns.batch_moments(x, *moments, running.values(), _factors(x.dtype, momentum, epsilon))
+    return moments
+
+
+@functools.lru_cache(maxsize=64)
+def _factors(dtype: Any, momentum: float, epsilon: float) -> tuple:
+    return tuple(map(dtype.type, (momentum, 1 - momentum, epsilon, 1)))
 
 
 def batch_norm(
@@ -65,10 +62,12 @@ def batch_norm(
     activation: str | None = None,
 ) -> tuple[Any, Any, Any]:
     """See `reference.batch_norm`. Two kernels."""
-    x = _rows("batch_norm", x)
-    vectors = _vectors("batch_norm", x, {"gamma": gamma, "beta": beta})
-    moments = _batch_moments("batch_norm", x, running_mean, running_var, momentum, epsilon)
-    y = device.namespace().empty(x.shape, x.dtype)
+    name, x = "batch_norm", _rows("batch_norm", x)
+    vectors = _vectors(name, x, {"gamma": gamma, "beta": beta})
+    running = {"running_mean": running_mean, "running_var": running_var}
+    check_pieces(name, x, x.shape[-1], running)
+    moments, y = _two_vectors(x), device.namespace().empty(x.shape, x.dtype)
+    columns.batch_moments(x, *moments, running.values(), _factors(x.dtype, momentum, epsilon))
     _apply(x, (*moments, *vectors), y, activation)
     return y, *moments
 
@@ -87,12 +86,14 @@ def batch_norm_grad(
 ) -> Any:
     """See `reference.batch_norm_grad`. Two kernels."""
     name = "batch_norm_grad"
-    given = {"gamma": gamma, "mean": mean, "inv_std": inv_std}
-    grad, x, vectors = _alike(name, grad, x, given)
-    totals = gamma_grad, beta_grad
-    dz, *sums = _channel_sums(name, grad, x, vectors[1:], totals, activation, y)
+    grads, x = _gradients(name, grad, x, activation, y)
+    vectors = _vectors(name, x, {"gamma": gamma, "mean": mean, "inv_std": inv_std})
+    gamma, *moments = vectors
+    totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
+    check_pieces(name, x, x.shape[-1], totals)
+    sums = _grad_sums(columns.CHANNEL, activation, grads, x, moments, totals.values())
     dx = device.namespace().empty(x.shape, x.dtype)
-    _grad_input(dz, x, (*vectors, *sums), x.size // max(1, x.shape[-1]), dx)
+    _grad_input(grads[2], x, (*vectors, *sums), x.size // max(1, x.shape[-1]), dx)
     return dx
 
 
@@ -164,10 +165,8 @@ def batch_norm_apply(
 
 
 def _apply(x: Any, vectors: Any, y: Any, activation: str | None) -> None:
-    function, slope = (
-        apply_kernel(name_of(x.dtype), activation or "linear"),
-        x.dtype.type(LEAKY_SLOPE),
-    )
+    function = apply_kernel(name_of(x.dtype), activation or "linear")
+    slope = x.dtype.type(LEAKY_SLOPE)
     each(function, x.size, (x, *vectors, y), divisor(x.shape[-1]), slope)
 
 
@@ -202,40 +201,43 @@ def batch_norm_grad_sums(
 ) -> tuple[Any, Any, Any]:
     """See `reference.batch_norm_grad_sums`. One kernel, whatever the activation."""
     name = "batch_norm_grad_sums"
-    grad, x, moments = _alike(name, grad, x, {"mean": mean, "inv_std": inv_std})
-    return _channel_sums(name, grad, x, moments, (gamma_grad, beta_grad), activation, y)
+    grads, x = _gradients(name, grad, x, activation, y)
+    moments = _vectors(name, x, {"mean": mean, "inv_std": inv_std})
+    totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
+    check_pieces(name, x, x.shape[-1], totals)
+    return grads[2], *_grad_sums(columns.CHANNEL, activation, grads, x, moments, totals.values())
 
 
-def _alike(where: str, grad: Any, x: Any, vectors: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """grad, x and the vectors, checked and in one piece each."""
-    check_floats(where, grad=grad, x=x)
-    check_alike(where, grad=grad, x=x)
-    return plain(grad), plain(x), tuple(_vectors(where, x, vectors))
-
-
-def _channel_sums(
-    where: str, grad: Any, x: Any, moments: Any, totals: tuple, activation: str | None, y: Any
-) -> tuple[Any, Any, Any]:
-    check_pieces(where, x, x.shape[-1], {"gamma_grad": totals[0], "beta_grad": totals[1]})
+def _gradients(
+    where: str, grad: Any, x: Any, activation: str | None, y: Any
+) -> tuple[tuple[Any, Any, Any], Any]:
+    """(grad, y, memory for dz) and x, checked and in one piece each; all three are grad without an activation."""
     if activation is None:
-        return _grad_sums(columns.CHANNEL, "linear", (grad, grad, grad), x, moments, totals)
-    check_floats(where, x=x, y=y)
-    check_alike(where, x=x, y=y)
-    grads = grad, plain(y), device.namespace().empty(grad.shape, grad.dtype)
-    return _grad_sums(columns.CHANNEL, activation, grads, x, moments, totals)
+        check_floats(where, grad=grad, x=x)
+        check_alike(where, grad=grad, x=x)
+        grad = plain(grad)
+        return (grad, grad, grad), plain(x)
+    check_floats(where, grad=grad, x=x, y=y)
+    check_alike(where, grad=grad, x=x, y=y)
+    return (plain(grad), plain(y), device.namespace().empty(x.shape, x.dtype)), plain(x)
 
 
 def _grad_sums(
-    kind: str, activation: str, grads: tuple, x: Any, moments: Any, totals: tuple = (None, None)
-) -> tuple[Any, Any, Any]:
+    kind: str,
+    activation: str | None,
+    grads: tuple,
+    x: Any,
+    moments: Any,
+    totals: Any = (None, None),
+) -> tuple[Any, Any]:
     """See `columns.grad_sums`."""
     sums = _two_vectors(x)
     if x.size:
-        columns.grad_sums(kind, activation, x, grads, moments, sums, totals)
+        columns.grad_sums(kind, activation or "linear", x, grads, moments, sums, totals)
     else:
         for total in sums:
             total.fill(0)
-    return grads[2], *sums
+    return sums
 
 
 def batch_norm_grad_input(
@@ -252,13 +254,14 @@ def batch_norm_grad_input(
     """See `reference.batch_norm_grad_input`."""
     name = "batch_norm_grad_input"
     given = {"gamma": gamma, "mean": mean, "inv_std": inv_std, "dgamma": dgamma, "dbeta": dbeta}
-    grad, x, vectors = _alike(name, grad, x, given)
+    (grad, *_), x = _gradients(name, grad, x, None, None)
+    vectors = _vectors(name, x, given)
     dx = output(name, out, x.shape, x.dtype, x, grad, *vectors)
     _grad_input(grad, x, vectors, count, dx)
     return deliver(dx, out)
 
 
-def _grad_input(grad: Any, x: Any, vectors: tuple, count: float, dx: Any) -> None:
+def _grad_input(grad: Any, x: Any, vectors: Any, count: float, dx: Any) -> None:
     function, share = grad_input_kernel(name_of(x.dtype)), x.dtype.type(1 / max(count, 1))
     each(function, x.size, (grad, x, *vectors, dx), divisor(x.shape[-1]), share)
 
@@ -307,8 +310,7 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
         columns.layer_norm_grad_kernel(name_of(dtype)),
     )
     launch_rows(function, *x.shape, arrays, dtype.type(0))
-    _, *sums = _grad_sums(columns.SAMPLE, "linear", (grad, grad, grad), x, (mean, inv_std))
-    return dx, *sums
+    return dx, *_grad_sums(columns.SAMPLE, None, (grad, grad, grad), x, (mean, inv_std))
 
 
 def _check_matrix(where: str, x: Any) -> None:
