@@ -22,7 +22,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def share(name: str, value: Any, *, below_one: bool = False) -> float:
+def fraction(name: str, value: Any, *, below_one: bool = False) -> float:
     """``value`` as a ``float``, if it is a number in [0, 1]; in [0, 1) where 1 would be one too many.
 
     Raises:

@@ -116,5 +116,5 @@ def test_bad_input_is_named():
         metric.result()
     with pytest.raises(ValueError, match="average must be one of binary, macro, micro"):
         Recall("weighted")
-    with pytest.raises(ValueError, match="classes must be an integer >= 2"):
+    with pytest.raises(ValueError, match="classes must be a whole number >= 2"):
         ConfusionMatrix(classes=1)

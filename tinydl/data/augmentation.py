@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.arguments import share, whole_number
+from tinydl.arguments import fraction, whole_number
 from tinydl.data.sampling import SampleRandom
 
 
@@ -54,7 +54,7 @@ class RandomFlip:
     """Mirror each image left to right with the given probability. Not for digits or text."""
 
     def __init__(self, probability: float = 0.5) -> None:
-        self.probability = share("RandomFlip: probability", probability)
+        self.probability = fraction("RandomFlip: probability", probability)
 
     def __call__(self, x: NDArray, random: SampleRandom) -> NDArray:
         _check_images(self, x)
@@ -85,7 +85,7 @@ class Cutout:
     def __init__(self, size: int, fill: float | list[float] = 0, probability: float = 1.0) -> None:
         self.size = whole_number("Cutout: size", size)
         self.fill = fill
-        self.probability = share("Cutout: probability", probability)
+        self.probability = fraction("Cutout: probability", probability)
 
     def __call__(self, x: NDArray, random: SampleRandom) -> NDArray:
         _, h, w, _ = _check_images(self, x)

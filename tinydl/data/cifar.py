@@ -4,10 +4,11 @@ bytes.
     CIFAR-10    label, 1024 red, 1024 green, 1024 blue            3,073 bytes a record
     CIFAR-100   coarse label, fine label, then pixels as above    3,074 bytes a record
 
-The pixels of each color are 32 rows of 32. Source: Krizhevsky 2009, "Learning multiple layers of
-features from tiny images", and https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary
-version". The Python version of
-these files is pickled, and loading a pickle runs whatever code it holds: it is not read here.
+The pixels of each color are 32 rows of 32. The Python version of these files is pickled, and loading
+a pickle runs whatever code it holds: it is not read here.
+
+Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images", and
+https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary version".
 """
 
 from __future__ import annotations

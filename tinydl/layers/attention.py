@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import share, whole_number
+from tinydl.arguments import fraction, whole_number
 from tinydl.configs import as_config
 from tinydl.devices import beside, namespace
 from tinydl.initializers import get as get_initializer
@@ -87,7 +87,7 @@ class MultiHeadAttention(Layer):
         self.num_heads = size("num_heads", num_heads)
         self.key_dim = size("key_dim", key_dim)
         self.value_dim = self.key_dim if value_dim is None else size("value_dim", value_dim)
-        self.dropout = share("MultiHeadAttention: dropout", dropout, below_one=True)
+        self.dropout = fraction("MultiHeadAttention: dropout", dropout, below_one=True)
         self.is_random = self.dropout > 0
         self.use_bias = bool(use_bias)
         self.causal = bool(causal)

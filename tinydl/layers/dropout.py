@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.arguments import share
+from tinydl.arguments import fraction
 from tinydl.devices import beside
 from tinydl.layers.base import Layer
 
@@ -31,7 +31,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, name: str | None = None) -> None:
         super().__init__(name)
-        self.rate = share("Dropout: rate", rate, below_one=True)
+        self.rate = fraction("Dropout: rate", rate, below_one=True)
 
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         if not training or self.rate == 0:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
-from tinydl.arguments import share
+from tinydl.arguments import fraction
 from tinydl.devices import namespace
 from tinydl.losses.base import Loss
 from tinydl.losses.elementwise import ElementwiseLoss
@@ -23,7 +23,7 @@ class _ClassLoss(Loss):
 
     def __init__(self, from_logits: bool = True, label_smoothing: float = 0.0) -> None:
         self.from_logits = bool(from_logits)
-        self.label_smoothing = share(
+        self.label_smoothing = fraction(
             f"{self.label}: label_smoothing", label_smoothing, below_one=True
         )
         self.takes_logits = self.from_logits
@@ -144,7 +144,7 @@ class BinaryCrossentropy(ElementwiseLoss):
 
     def __init__(self, from_logits: bool = True, label_smoothing: float = 0.0) -> None:
         self.from_logits = bool(from_logits)
-        self.label_smoothing = share(
+        self.label_smoothing = fraction(
             f"{self.label}: label_smoothing", label_smoothing, below_one=True
         )
         self.takes_logits = self.from_logits

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import whole_number
 from tinydl.metrics.base import Metric
 from tinydl.metrics.classes import class_numbers, is_binary
 
@@ -27,11 +28,8 @@ class ConfusionMatrix(Metric):
     def __init__(
         self, classes: int | None = None, from_logits: bool = True, name: str | None = None
     ) -> None:
-        if classes is not None and (not isinstance(classes, int) or classes < 2):
-            raise ValueError(
-                f"{type(self).__name__}: classes must be an integer >= 2, got {classes!r}"
-            )
-        self.classes = classes
+        kind = type(self).__name__
+        self.classes = None if classes is None else whole_number(f"{kind}: classes", classes, 2)
         self.from_logits = bool(from_logits)
         super().__init__(name)
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tinydl.arguments import share
+from tinydl.arguments import fraction
 from tinydl.configs import as_config, from_config
 
 
@@ -114,7 +114,7 @@ class CosineDecay(Schedule):
             self, "initial_learning_rate", initial_learning_rate
         )
         self.decay_steps = check_steps(self, "decay_steps", decay_steps)
-        self.alpha = share("CosineDecay: alpha", alpha)
+        self.alpha = fraction("CosineDecay: alpha", alpha)
 
     def __call__(self, step):
         progress = min(step / self.decay_steps, 1.0)
@@ -167,7 +167,7 @@ class OneCycle(Schedule):
     ) -> None:
         self.max_learning_rate = check_rate(self, "max_learning_rate", max_learning_rate)
         self.steps = check_steps(self, "steps", steps)
-        self.pct_start = share("OneCycle: pct_start", pct_start)
+        self.pct_start = fraction("OneCycle: pct_start", pct_start)
         for name, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
             if not (math.isfinite(factor) and factor >= 1):
                 raise ValueError(f"OneCycle: {name} must be a finite number >= 1, got {factor!r}")
