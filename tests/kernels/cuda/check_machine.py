@@ -23,7 +23,7 @@ from tests.kernels.cuda.machine.translate import NotKnown, translate
 from tests.kernels.cuda.training_cases import cases
 from tests.training.stand_in_cupy import LIBRARY, DeviceArray
 from tinydl_kernels import cuda, reference
-from tinydl_kernels.cuda import compiling, device, ladder, products, tiles
+from tinydl_kernels.cuda import compiling, device, ladder, products, tiles, warpgroups
 from tinydl_kernels.cuda.device import cuda as gpu
 from tinydl_kernels.cuda.device import kernel
 from tinydl_kernels.cuda.instructions import pointer
@@ -34,10 +34,19 @@ import gpu_right
 assert not device.SIMULATED
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("machine")) as found:
+@pytest.fixture(scope="module", params=[9, 8] if ALL else [9])
+def machine(tmp_path_factory, request):
+    """An H200, and an A100 where all is tested."""
+    with running(
+        tmp_path_factory.mktemp("machine"), COMPUTE_CAPABILITY_MAJOR=request.param
+    ) as found:
         yield found
+
+
+@pytest.fixture
+def hopper(machine):
+    if device.capability() != warpgroups.COMPUTE:
+        pytest.skip("only Hopper has wgmma")
 
 
 # In most kernels each thread is by itself. In these they meet:
@@ -107,7 +116,7 @@ def test_tiles(machine, monkeypatch, kind, name):
 
 
 @pytest.mark.parametrize(("name", "precision"), PACKED if ALL else PACKED[::3])
-def test_packed_products(machine, name, precision):
+def test_packed_products(machine, hopper, name, precision):
     case = {"dtype": "float32", "precision": precision, "tile": name, "parts": 3}
     for shape, turned in ((130, 600, 140), (False, True)), ((5, 3, 7), (True, False)):
         check(gpu_right.check_packed_product, {**case, "shape": shape, "turned": turned})
@@ -115,6 +124,8 @@ def test_packed_products(machine, name, precision):
 
 @pytest.mark.parametrize("rung", (*ladder.RUNGS, *ladder.TENSOR_CORES), ids=lambda rung: rung.name)
 def test_rungs(machine, rung):
+    if not rung.runs_here():
+        pytest.skip("only Hopper has wgmma")
     for shape in ((140, 300, 130), (5, 3, 7)):
         case = {"rung": rung, "dtype": "float32", "precision": rung.reduced, "shape": shape}
         check(gpu_right.check_rung, case)
@@ -193,7 +204,7 @@ def changed(machine, call, pattern, which=0, to=""):
         return ptx
 
     kept, machine.kernels = machine.kernels, {}
-    machine.number += 1
+    machine.replace()
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(compiling, "compile_ptx", compile_ptx)
@@ -202,7 +213,7 @@ def changed(machine, call, pattern, which=0, to=""):
                     call()
     finally:
         machine.kernels = kept
-        machine.number += 1
+        machine.replace()
     assert seen, "there was nothing to replace"
     return str(found.value)
 
@@ -234,11 +245,11 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("call", "pattern", "which", "words"), MISTAKES)
-def test_what_is_left_out_is_noticed(machine, call, pattern, which, words):
+def test_what_is_left_out_is_noticed(machine, hopper, call, pattern, which, words):
     assert re.search(words, changed(machine, call, pattern, which))
 
 
-def test_who_does_not_wait_is_noticed(machine):
+def test_who_does_not_wait_is_noticed(machine, hopper):
     pattern, went_on = r"mbarrier\.try_wait[^;]*ended[^;]*;", "setp.eq.u32 ended, 0, 0;"
     words = changed(machine, rung("wgmma_tf32"), pattern, to=went_on)
     assert re.search("to which a copy is under way|waited for its copy", words)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ OPTIONS = [
 ]
 H200 = {"MULTIPROCESSOR_COUNT": 132, "COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0}
 CELL_BYTES = 32  # struct global_cell
+NUMBERS = itertools.count()  # of devices
 
 
 class Wrong(AssertionError):
@@ -61,11 +63,15 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.number = 0  # of the device; another one has loaded nothing yet
+        self.replace()
         self.seed = 0  # of the order in which threads run
         self.arrays: WeakValueDictionary[int, np.ndarray] = WeakValueDictionary()  # that own memory
         self.kernels: dict[tuple, Loaded] = {}
         self.started: list[str] = []  # the names of kernels
+
+    def replace(self) -> None:
+        """Become another device, on which no kernel is loaded yet."""
+        self.number = next(NUMBERS)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(compiling.driver, name)
