@@ -68,17 +68,18 @@ class Dense(Layer):
 
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_input(x)
-        self.x = x.reshape(-1, x.shape[-1])  # (M, D)
+        self.x = as_rows(x)  # (M, D)
         z = kernels.matmul(
             self.x,
             self.weight.value,
             bias=self.bias.value if self.use_bias else None,
             activation=self.activation.fused,
         )
-        return self.activation.forward(z).reshape(*x.shape[:-1], self.units)
+        y = self.activation.forward(z)  # (M, U)
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.units)
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
-        dz = self.activation.backward(grad_output.reshape(-1, self.units))  # (M, U)
+        dz = self.activation.backward(as_rows(grad_output))  # (M, U)
         kernels.matmul(
             self.x.T,
             dz,
@@ -89,7 +90,7 @@ class Dense(Layer):
         if not self.needs_input_grad:
             return None
         dx = kernels.matmul(dz, self.weight.value.T)  # (M, D)
-        return dx.reshape(*grad_output.shape[:-1], dx.shape[-1])
+        return dx if grad_output.ndim == 2 else dx.reshape(*grad_output.shape[:-1], dx.shape[-1])
 
     def config(self) -> dict[str, Any]:
         return {
@@ -100,3 +101,8 @@ class Dense(Layer):
             "bias_initializer": as_config(self.bias_initializer),
             "kernel_regularizer": as_config(self.kernel_regularizer),
         }
+
+
+def as_rows(x: NDArray) -> NDArray:
+    """(N, …, D) as (M, D), where M counts all axes but the last."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])

@@ -85,18 +85,20 @@ def packed(vector):
     return vector.copy()
 
 
-def overlap(x, y) -> bool:
-    """Whether the memory between the first and the last element of both meets."""
-    return meets(_extent(x), _extent(y))
-
-
-def meets(x: tuple[int, int], y: tuple[int, int]) -> bool:
-    return x[0] < y[1] and y[0] < x[1]
+def overlap(x: Any, *others: Any) -> bool:
+    """Whether the memory between the first and the last element of x meets that of another; None has none."""
+    first, last = _extent(x)
+    for y in others:
+        if y is not None:
+            begin, end = _extent(y)
+            if first < end and begin < last:
+                return True
+    return False
 
 
 def _extent(x) -> tuple[int, int]:
-    start = device.address(x)
-    if x.flags.c_contiguous or x.size == 0:
+    start, flags = device.address(x), x.flags
+    if flags.c_contiguous or flags.f_contiguous or x.size == 0:
         return start, start + x.nbytes
     spans = [(size - 1) * stride for size, stride in zip(x.shape, x.strides, strict=True)]
     first, last = sum(min(0, s) for s in spans), sum(max(0, s) for s in spans)
@@ -117,14 +119,8 @@ def output(where: str, out: Any, shape: tuple[int, ...], dtype: np.dtype, *input
         raise TypeError(f"{where}: out must be an array of {dtype}, not {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"{where}: out must have shape {shape}, got {out.shape}")
-    if out.flags.c_contiguous:
-        own = _extent(out)
-        for x in inputs:
-            if x is not None and meets(own, _extent(x)):
-                break
-        else:
-            return out
-    return device.namespace().empty(shape, dtype)
+    straight = out.flags.c_contiguous and not overlap(out, *inputs)
+    return out if straight else device.namespace().empty(shape, dtype)
 
 
 def deliver(result: Any, out: Any) -> Any:

@@ -49,7 +49,7 @@ def matmul(
     if result.shape != visible or _wrong(bias, n) or _wrong(bias_grad, n):
         raise _shape_error(a, b, result, bias, bias_grad)
     c = result
-    if out is not None and any(overlap(out, x) for x in (a, b, bias) if x is not None):
+    if out is not None and overlap(out, a, b, bias):
         c = out.copy()  # what would be overwritten is still to be read
     bias = packed(bias)
     product, transposed = _product(
