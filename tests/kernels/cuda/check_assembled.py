@@ -12,13 +12,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.kernels.cuda import ALL
 from tests.kernels.cuda.stand_ins import OnDevice, check_layout, launches, on_device
 from tinydl_kernels.cuda import convolution, device, ladder, linear, products, tiles
 from tinydl_kernels.cuda.occupancy import blocks_at_once
 
-# There are some two hundred kernels, a second each: a test run takes those that need most registers, and
-# `make test-cuda` all.
-ALL = "TINYDL_TEST_ALL_CUDA_KERNELS" in os.environ
 RUNGS = [rung for rung in (*ladder.RUNGS, *ladder.TENSOR_CORES) if rung.compute is None]
 TILES = [(kind, name) for kind, table in tiles.TILES.items() for name in table]
 FULL = [

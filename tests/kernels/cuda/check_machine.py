@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 import tinydl as tl
-from tests.kernels.cuda.check_assembled import ALL
+from tests.kernels.cuda import ALL
 from tests.kernels.cuda.check_training import compare
-from tests.kernels.cuda.machine.running import Wrong, running
+from tests.kernels.cuda.machine.running import Wrong
 from tests.kernels.cuda.machine.translate import NotKnown, translate
 from tests.kernels.cuda.training_cases import cases
 from tests.training.stand_in_cupy import LIBRARY, DeviceArray
 from tinydl_kernels import cuda, reference
-from tinydl_kernels.cuda import compiling, device, ladder, products, tiles, warpgroups
+from tinydl_kernels.cuda import compiling, device, ladder, products, tiles
 from tinydl_kernels.cuda.device import cuda as gpu
 from tinydl_kernels.cuda.device import kernel
 from tinydl_kernels.cuda.instructions import pointer
@@ -32,21 +32,6 @@ sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
 import gpu_right
 
 assert not device.SIMULATED
-
-
-@pytest.fixture(scope="module", params=[9, 8] if ALL else [9])
-def machine(tmp_path_factory, request):
-    """An H200, and an A100 where all is tested."""
-    with running(
-        tmp_path_factory.mktemp("machine"), COMPUTE_CAPABILITY_MAJOR=request.param
-    ) as found:
-        yield found
-
-
-@pytest.fixture
-def hopper(machine):
-    if device.capability() != warpgroups.COMPUTE:
-        pytest.skip("only Hopper has wgmma")
 
 
 # In most kernels each thread is by itself. In these they meet:

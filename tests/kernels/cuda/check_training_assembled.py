@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.kernels.cuda.check_assembled import ALL, assemble
+from tests.kernels.cuda import ALL
+from tests.kernels.cuda.check_assembled import assemble
 from tests.kernels.cuda.stand_ins import OnDevice
 from tests.kernels.cuda.training_cases import cases
 from tinydl_kernels import cuda

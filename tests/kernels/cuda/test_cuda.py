@@ -30,12 +30,12 @@ def test_kernels(how):
     check(PYTHON, how, NUMBA_ENABLE_CUDASIM=str(int(how != "assembled")))
 
 
-def check(python, how, **variables):
-    """Run the tests of check_{how}.py."""
-    script = Path(__file__).with_name(f"check_{how}.py")
+def check(python, *names, **variables):
+    """Run the tests of check_{name}.py, for all names in one process."""
+    scripts = [str(Path(__file__).with_name(f"check_{name}.py")) for name in names]
     variables = {"NUMBA_ENABLE_CUDASIM": "0", "NUMBA_NUM_THREADS": "1"} | variables
     variables["CUDA_VISIBLE_DEVICES"] = ""  # where there is a GPU, nobody must need it
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(script)]
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *scripts]
     result = subprocess.run(
         command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True
     )
@@ -45,7 +45,7 @@ def check(python, how, **variables):
 def test_machine():
     if PYTHON is None or COMPILER is None:
         pytest.skip("numba-cuda is not installed, see above, or no C compiler is")
-    check(PYTHON, "machine")
+    check(PYTHON, "machine", "traffic")
 
 
 def test_launching(tmp_path):

@@ -41,6 +41,9 @@ struct global_cell {
     uint64_t unused;
 };
 
+/* What a thread did to memory. `line`: of the PTX. */
+struct access { uint64_t address; uint32_t line; uint16_t lane, size; uint8_t shared, writes, unused[6]; };
+
 struct allocation { uint64_t start, size; struct global_cell *cells; };
 
 struct copy { uint32_t shared; uint64_t from; int size, read, group; };
@@ -84,12 +87,15 @@ struct block {
 
 static struct {
     const struct allocation *allocations; /* in order */
-    int allocations_count;
+    int allocations_count, last; /* and the one used last */
     uint32_t grid[3], threads, blocks, shared, dynamic_shared;
     uint64_t random;
     int eager; /* copies end as early as possible, or as late */
     const char *parameters;
     struct counter *counters;
+    struct access *trace; /* of a warp, if wanted: the first one of the block that is told */
+    uint32_t trace_room, traced;
+    uint32_t *trace_count;
     char *message;
     jmp_buf failed;
 } gpu;
@@ -103,6 +109,12 @@ static _Noreturn void fail(struct thread *t, const char *words, ...)
     vsprintf(gpu.message + n, words, list);
     va_end(list);
     longjmp(gpu.failed, 1);
+}
+
+static void note(struct thread *t, uint64_t address, uint32_t size, int shared, int writes)
+{
+    if (*gpu.trace_count < gpu.trace_room && t->block->number == gpu.traced && t->number < WARP_SIZE)
+        gpu.trace[(*gpu.trace_count)++] = (struct access){address, t->line, t->number, size, shared, writes};
 }
 
 static uint32_t draw(uint32_t n) /* below n */
@@ -148,6 +160,7 @@ static char *shared_place(struct thread *t, uint64_t address, uint32_t size)
 static char *shared(struct thread *t, uint64_t address, uint32_t size, void (*touches)(struct thread *, struct cell *, uint32_t))
 {
     char *place = shared_place(t, address, size);
+    note(t, address, size, 1, touches == writes);
     uint32_t first = (address - SHARED_START) / 4;
     for (uint32_t i = 0; i < (size + 3) / 4; i++) touches(t, t->block->cells + first + i, 4 * (first + i));
     return place;
@@ -155,25 +168,24 @@ static char *shared(struct thread *t, uint64_t address, uint32_t size, void (*to
 
 /* --- the device's memory ---------------------------------------------------------------------- */
 
-/* The allocation in which an access lies, and all of it. */
+/* The allocation in which all of an access lies. */
 static const struct allocation *allocation_of(struct thread *t, uint64_t address, uint64_t size, uint64_t alignment)
 {
-    static const struct allocation *last;
+    const struct allocation *a = gpu.allocations + gpu.last;
     if (address % alignment) fail(t, "%lu bytes at %#lx: not aligned", size, address);
-    if (last < gpu.allocations || last >= gpu.allocations + gpu.allocations_count || address < last->start ||
-        address + size > last->start + last->size) {
+    if (!gpu.allocations_count || address < a->start || address + size > a->start + a->size) {
         int low = 0, high = gpu.allocations_count;
         while (low < high) {
             int middle = (low + high) / 2;
             if (gpu.allocations[middle].start <= address) low = middle + 1; else high = middle;
         }
         if (!low) fail(t, "%lu bytes at %#lx: no array is there", size, address);
-        last = gpu.allocations + low - 1;
-        if (address + size > last->start + last->size)
+        gpu.last = low - 1, a = gpu.allocations + gpu.last;
+        if (address + size > a->start + a->size)
             fail(t, "%lu bytes at %#lx: %ld bytes beyond an array of %lu", size, address,
-                 (long)(address + size - last->start - last->size), last->size);
+                 (long)(address + size - a->start - a->size), a->size);
     }
-    return last;
+    return a;
 }
 
 /* Has what a thread of this or another block did in an epoch of its block ended, as this thread sees it? */
@@ -211,6 +223,7 @@ static char *global_range(struct thread *t, uint64_t address, uint64_t size, uin
                           void (*touches)(struct thread *, struct global_cell *, uint64_t))
 {
     const struct allocation *a = allocation_of(t, address, size, alignment);
+    note(t, address - a->start, size, 0, touches == writes_global); /* as if each array began at a sector */
     struct global_cell *cells = a->cells + (address - a->start) / 4;
     if (size >= 4) /* smaller ones share their cell with neighbors, which is no race */
         for (uint64_t i = 0; i < size / 4; i++) touches(t, cells + i, address + 4 * i);
@@ -607,12 +620,14 @@ static void run_blocks(struct block *blocks)
 
 /* Run a kernel. Nonzero: `message` says what was wrong. */
 int launch(const struct allocation *allocations, int allocations_count, const uint32_t *grid, uint32_t threads,
-           uint32_t dynamic_shared, uint64_t seed, const char *parameters, uint32_t static_shared, char *message)
+           uint32_t dynamic_shared, uint64_t seed, const char *parameters, uint32_t static_shared, struct access *trace,
+           uint32_t trace_room, uint32_t traced, uint32_t *trace_count, char *message)
 {
     struct block blocks[RESIDENT] = {0};
     memset(&gpu, 0, sizeof gpu);
     gpu.allocations = allocations, gpu.allocations_count = allocations_count;
     gpu.threads = threads, gpu.message = message, gpu.parameters = parameters;
+    gpu.trace = trace, gpu.trace_room = trace_room, gpu.traced = traced + 1, gpu.trace_count = trace_count;
     memcpy(gpu.grid, grid, sizeof gpu.grid);
     gpu.blocks = grid[0] * grid[1] * grid[2];
     gpu.dynamic_shared = dynamic_shared, gpu.shared = static_shared + dynamic_shared;

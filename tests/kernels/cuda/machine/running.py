@@ -34,6 +34,13 @@ OPTIONS = [
 ]
 H200 = {"MULTIPROCESSOR_COUNT": 132, "COMPUTE_CAPABILITY_MAJOR": 9, "COMPUTE_CAPABILITY_MINOR": 0}
 CELL_BYTES = 32  # struct global_cell
+ACCESS = np.dtype(  # struct access
+    {
+        "names": ("address", "line", "lane", "size", "shared", "writes"),
+        "formats": ("u8", "u4", "u2", "u2", "u1", "u1"),
+        "itemsize": 24,
+    }
+)
 NUMBERS = itertools.count()  # of devices
 
 
@@ -67,6 +74,8 @@ class Machine:
         self.seed = 0  # of the order in which threads run
         self.arrays: WeakValueDictionary[int, np.ndarray] = WeakValueDictionary()  # that own memory
         self.kernels: dict[tuple, Loaded] = {}
+        self.room, self.traced = 0, 0  # for so many accesses of a warp, and of which block
+        self.accesses: dict[str, np.ndarray] = {}
         self.started: list[str] = []  # the names of kernels
 
     def replace(self) -> None:
@@ -129,10 +138,13 @@ class Machine:
         self.seed += 1
         self.started.append(function.name)
         message = ctypes.create_string_buffer(1000)
+        accesses, count = np.zeros(self.room, ACCESS), ctypes.c_uint32()
         wrong = function.library.launch(
             memory, len(memory), (ctypes.c_uint32 * 3)(x, y, z), threads, shared,
-            ctypes.c_uint64(self.seed), ctypes.string_at(places[1], size), function.shared, message,
+            ctypes.c_uint64(self.seed), ctypes.string_at(places[1], size), function.shared,
+            accesses.ctypes.data_as(ctypes.c_void_p), self.room, self.traced, ctypes.byref(count), message,
         )  # fmt: skip
+        self.accesses[function.name] = accesses[: count.value]
         if wrong:
             raise Wrong(f"{function.name}, {message.value.decode()}")
         return (0,)
