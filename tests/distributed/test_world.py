@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tinydl as tl
 from tests.distributed.mpi import environment_of_ranks
+from tinydl.distributed.launchers import LaunchError
 from tinydl.distributed.shared_memory import SharedArray
-from tinydl.distributed.world import World, share
+from tinydl.distributed.world import SIZE_VARIABLES, World, require_all, share
 
 
 def own_numbers(rank, size=10):
@@ -212,3 +214,18 @@ def test_a_launcher_without_mpi4py_is_an_error_that_says_what_to_install():
     run = run_alone(program, PMI_SIZE="2")
     assert run.returncode != 0
     assert "PMI_SIZE is set" in run.stderr and "pip install 'tinydl[mpi]'" in run.stderr
+
+
+@pytest.mark.parametrize("variable", ["TINYDL_RANKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_the_mpi_of_another_launcher_is_an_error(monkeypatch, variable):
+    """Each rank would find itself alone, and train by itself."""
+    for name in SIZE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    alone = SimpleNamespace(size=1)
+    mpi = SimpleNamespace(COMM_WORLD=alone, Get_library_version=lambda: "Some MPI 1.0\nmore")
+    require_all(mpi)
+    monkeypatch.setenv(variable, "1")
+    require_all(mpi)
+    monkeypatch.setenv(variable, "4")
+    with pytest.raises(LaunchError, match=r"4 ranks were launched.*sees 1: .*\(Some MPI 1.0\)"):
+        require_all(mpi)

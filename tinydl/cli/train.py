@@ -29,6 +29,7 @@ from tinydl.devices import DeviceError
 from tinydl.distributed import world
 from tinydl.distributed.faults import speaks
 from tinydl.distributed.launch import RESTART
+from tinydl.distributed.launchers import LaunchError
 
 DEFAULTS = RunConfig()
 console = Console()
@@ -137,6 +138,7 @@ def train(
     except (
         ConfigError,
         DeviceError,
+        LaunchError,
         ValueError,
         TypeError,
         OSError,

@@ -35,9 +35,7 @@ class SyncBatchNorm(BatchNorm):
         """A rank whose part of the batch is empty takes part as well."""
         return x.size > 0 or self.world.size > 1
 
-    def normalize(
-        self, x: NDArray, gamma: NDArray, beta: NDArray, activation: str | None
-    ) -> NDArray:
+    def normalize(self, x: NDArray, gamma: NDArray, beta: NDArray) -> NDArray:
         channels = x.shape[-1]
         own = np.zeros(1 + 2 * channels)  # n_r, μ_r, v_r
         if x.size:
@@ -56,16 +54,12 @@ class SyncBatchNorm(BatchNorm):
             self.mean, var, *running, self.momentum, self.epsilon
         )
         return kernels.batch_norm_apply(
-            x, self.mean, self.inv_std, gamma, beta, activation=activation
+            x, self.mean, self.inv_std, gamma, beta, activation=self.activation.fused
         )
 
-    def differentiate(
-        self, dy: NDArray, gamma: NDArray, activation: str | None, y: NDArray | None
-    ) -> NDArray:
-        moments = self.mean, self.inv_std
-        dz, dgamma, dbeta = kernels.batch_norm_grad_sums(
-            dy, self.x, *moments, *gradients(self), activation=activation, y=y
-        )
+    def differentiate(self, grad_output: NDArray, gamma: NDArray) -> NDArray:
+        dz, moments = self.activation.backward(grad_output), (self.mean, self.inv_std)
+        dgamma, dbeta = kernels.batch_norm_grad_sums(dz, self.x, *moments, *gradients(self))
         sums = np.concatenate([dgamma, dbeta]).astype(np.float64)
         self.world.allreduce(sums)
         dgamma, dbeta = np.split(sums.astype(dgamma.dtype), 2)

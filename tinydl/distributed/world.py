@@ -20,9 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.distributed.faults import watch
+from tinydl.distributed.launchers import LaunchError
 
 # What launchers tell the processes that they start: Open MPI, MPICH (Hydra) and its kin, PMIx, Slurm with PMI.
 LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS")
+# Where `tinydl launch`, Open MPI and MPICH say how many they started.
+SIZE_VARIABLES = ("TINYDL_RANKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 def share(length: int, rank: int, size: int) -> slice:
@@ -282,12 +285,12 @@ def started_by_launcher() -> bool:
 
 
 def require_all(mpi: Any) -> None:
-    """``tinydl launch`` tells the ranks how many it started: are they one world?"""
+    """Launchers tell the ranks how many they started: are they one world, or does each train by itself?"""
     size = mpi.COMM_WORLD.size
-    wanted = os.environ.get("TINYDL_RANKS", str(size))
+    wanted = next((os.environ[name] for name in SIZE_VARIABLES if name in os.environ), str(size))
     if wanted != str(size):
         library = mpi.Get_library_version().splitlines()[0]
-        raise RuntimeError(
+        raise LaunchError(
             f"{wanted} ranks were launched, but this one sees {size}: mpi4py uses another MPI ({library}) than the "
             "mpiexec that started it. Install mpi4py with the MPI whose mpiexec is beside python or first on the PATH"
         )

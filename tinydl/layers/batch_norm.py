@@ -76,7 +76,7 @@ class BatchNorm(Layer):
         gamma, beta = scale_and_shift(self)
         self.uses_batch = training and self.trainable and self.has_rows(x)
         if self.uses_batch:
-            y = self.normalize(x, gamma, beta, self.activation.fused)
+            y = self.normalize(x, gamma, beta)
         else:
             self.mean, var = self.state["running_mean"].copy(), self.state["running_var"]
             self.inv_std = 1 / np.sqrt(var + self.epsilon)  # 1/σ (C,)
@@ -86,18 +86,16 @@ class BatchNorm(Layer):
         return self.activation.forward(y)
 
     def backward(self, grad_output: NDArray) -> NDArray | None:
-        f = self.activation
-        dy = grad_output if f.fused else f.backward(grad_output)  # (N, …, C)
         gamma, _ = scale_and_shift(self)
         if self.uses_batch and self.needs_input_grad:
-            return self.differentiate(dy, gamma, f.fused, f.y)
-        dz, *sums = kernels.batch_norm_grad_sums(
-            dy, self.x, self.mean, self.inv_std, *gradients(self), activation=f.fused, y=f.y
-        )
+            return self.differentiate(grad_output, gamma)
+        dz = self.activation.backward(grad_output)  # (N, …, C)
+        moments = self.mean, self.inv_std
+        sums = kernels.batch_norm_grad_sums(dz, self.x, *moments, *gradients(self))
         if not self.needs_input_grad:
             return None
         zeros = map(np.zeros_like, sums)  # μ and σ are constants: nothing comes back through them
-        return kernels.batch_norm_grad_input(dz, self.x, gamma, self.mean, self.inv_std, *zeros, 1)
+        return kernels.batch_norm_grad_input(dz, self.x, gamma, *moments, *zeros, 1)
 
     def has_rows(self, x: NDArray) -> bool:
         """Whether M > 0; a process may have an empty part of a batch."""
@@ -105,23 +103,20 @@ class BatchNorm(Layer):
 
     # One process sees its own rows; a synchronized BatchNorm does these two otherwise.
 
-    def normalize(
-        self, x: NDArray, gamma: NDArray, beta: NDArray, activation: str | None
-    ) -> NDArray:
-        """y by the batch's μ and σ, which are kept; the running moments are moved."""
-        running = self.state["running_mean"], self.state["running_var"]
+    def normalize(self, x: NDArray, gamma: NDArray, beta: NDArray) -> NDArray:
+        """By the batch's μ and σ, which are kept; the running moments are moved. y, or z if f is not fused."""
+        running, f = (self.state["running_mean"], self.state["running_var"]), self.activation
         y, self.mean, self.inv_std = kernels.batch_norm(
-            x, gamma, beta, *running, self.momentum, self.epsilon, activation=activation
+            x, gamma, beta, *running, self.momentum, self.epsilon, activation=f.fused
         )
         return y
 
-    def differentiate(
-        self, dy: NDArray, gamma: NDArray, activation: str | None, y: NDArray | None
-    ) -> NDArray:
-        """dL/dx of ``normalize``; dL/dγ and dL/dβ are added to the gradients."""
-        moments = self.mean, self.inv_std
+    def differentiate(self, grad_output: NDArray, gamma: NDArray) -> NDArray:
+        """dL/dx, where x went through ``normalize``; dL/dγ and dL/dβ are added to the gradients."""
+        f, moments = self.activation, (self.mean, self.inv_std)
+        dy = grad_output if f.fused else f.backward(grad_output)
         return kernels.batch_norm_grad(
-            dy, self.x, gamma, *moments, *gradients(self), activation=activation, y=y
+            dy, self.x, gamma, *moments, *gradients(self), activation=f.fused, y=f.y
         )
 
     def config(self) -> dict[str, Any]:

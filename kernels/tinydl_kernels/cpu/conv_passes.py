@@ -113,7 +113,7 @@ def _forward_calls(g: ConvGeometry, itemsize: int) -> tuple[Call, ...]:
 
 @functools.lru_cache(maxsize=512)
 def _grad_input_calls(g: ConvGeometry, itemsize: int, may_scatter: bool) -> tuple[Call, ...]:
-    """None, if `conv_scatter` is the better way."""
+    """Without any call where `conv_scatter` is the better way."""
     if may_scatter and conv_scatter.pays(g, itemsize):
         return ()
     row, column = g.width * g.channels, g.channels

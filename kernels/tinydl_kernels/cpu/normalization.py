@@ -303,9 +303,8 @@ def batch_norm_grad(
     y: np.ndarray | None = None,
 ) -> np.ndarray:
     """dL/dx (..., C) of `batch_norm`. See `reference.batch_norm_grad`."""
-    dz, *sums = batch_norm_grad_sums(
-        grad, x, mean, inv_std, gamma_grad, beta_grad, activation=activation, y=y
-    )
+    dz = grad if activation is None else activation_grad(activation, grad, None, y)
+    sums = batch_norm_grad_sums(dz, x, mean, inv_std, gamma_grad, beta_grad)
     return batch_norm_grad_input(dz, x, gamma, mean, inv_std, *sums, x.size // x.shape[-1])
 
 
@@ -338,14 +337,9 @@ def batch_norm_grad_sums(
     inv_std: np.ndarray,
     gamma_grad: np.ndarray | None = None,
     beta_grad: np.ndarray | None = None,
-    *,
-    activation: str | None = None,
-    y: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """dz (..., C), dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """dgamma (C,) and dbeta (C,). See `reference.batch_norm_grad_sums`."""
     name = "batch_norm_grad_sums"
-    if activation is not None:
-        grad = activation_grad(activation, grad, None, y)
     _check_columns(name, {"x": x, "grad": grad}, mean=mean, inv_std=inv_std)
     columns = x.shape[-1]
     dgamma, dbeta = np.zeros(columns, x.dtype), np.zeros(columns, x.dtype)
@@ -359,7 +353,7 @@ def batch_norm_grad_sums(
         gamma_grad += dgamma
     if beta_grad is not None:
         beta_grad += dbeta
-    return grad, dgamma, dbeta
+    return dgamma, dbeta
 
 
 def batch_norm_grad_input(

@@ -31,27 +31,25 @@ MOMENTS, MOVING_MOMENTS, CHANNEL, SAMPLE = "moments", "moving moments", "channel
 def column_moments(x: Any, mean: Any, var: Any) -> None:
     """Mean and variance (C,) of x."""
     function, place = sums_kernel(MOMENTS, name_of(x.dtype)), device.memory(x)
-    _sum(function, x, (place,) * 6, (mean, var, mean, var))
+    _sum(function, x, (place,) * 5, (mean, var, mean, var))
 
 
 def batch_moments(x: Any, mean: Any, inv_std: Any, running: Any, factors: tuple) -> None:
     """The same with 1 / sqrt(var + epsilon) for var, and running (mean, var) moved; factors: momentum,
     1 - momentum, epsilon and 1."""
     function, place = sums_kernel(MOVING_MOMENTS, name_of(x.dtype)), device.memory(x)
-    _sum(function, x, (place,) * 6, (mean, inv_std, *running), factors=factors)
+    _sum(function, x, (place,) * 5, (mean, inv_std, *running), factors=factors)
 
 
 def grad_sums(
     kind: str, activation: str, x: Any, grads: tuple, moments: Any, sums: tuple, totals: tuple
 ) -> None:
-    """With the gradients g by y = activation(z), and z = gamma (x - mean) inv_std + beta:
-
-    dz = the gradient by z, unless activation is "linear"; sums = sum of dz (x - mean) inv_std and sum of dz,
-    (C,), both also added to the totals that are not None.
+    """sums = sum of dz (x - mean) inv_std and sum of dz, (C,), both also added to the totals that are not None, with
+    dz = dL/dz for y = activation(z).
 
     Args:
         kind: whether mean and inv_std are one for each column (CHANNEL) or for each row (SAMPLE).
-        grads: g, y, dz.
+        grads: dL/dy and y, which may be anything if the activation is "linear".
         moments: mean and inv_std.
     """
     first, second = totals
@@ -81,7 +79,7 @@ def sums_kernel(kind: str, dtype: str, activation: str = "linear") -> Any:
     """Each block adds up some rows and leaves two sums, of
 
         MOMENTS, MOVING_MOMENTS     x - x_0 and (x - x_0)^2, with x_0 the first row
-        CHANNEL, SAMPLE             dz (x - mean) inv_std and dz, the gradient in front of the activation
+        CHANNEL, SAMPLE             dz (x - mean) inv_std and dz
 
     The last block to come adds up what all have left, in their order, not in that in which they came.
     """
@@ -91,12 +89,12 @@ def sums_kernel(kind: str, dtype: str, activation: str = "linear") -> Any:
         kind == SAMPLE,
     )
     wide, narrow, integer = np.dtype("float64"), np.dtype(dtype).type, np.int32(0)
-    slope_by_output = slope_of_output("batch_norm_grad_sums", activation, dtype)
+    slope_by_output = slope_of_output("batch_norm_grad", activation, dtype)
     zero, alpha, activates = np.float64(0), narrow(LEAKY_SLOPE), activation != "linear"
 
     @kernel(SIZE)
     def sums_of_columns(
-        rows, columns, share, x, g, y, dz, mean, inv_std, sums, counters, first_result, second_result,
+        rows, columns, share, x, g, y, mean, inv_std, sums, counters, first_result, second_result,
         first_total, second_total, has_totals, momentum, rest, epsilon, unit,
     ):  # fmt: skip
         first_shared = cuda.shared.array(SIZE, wide, ALIGNED)
@@ -124,7 +122,6 @@ def sums_kernel(kind: str, dtype: str, activation: str = "linear") -> Any:
                     if activates:
                         y_value = pointer(y, unit)[row * columns + column]
                         slope = slope_by_output(slope, y_value, y_value, alpha)
-                        pointer(dz, unit)[row * columns + column] = slope
                     first += np.float64(slope * ((value - center) * factor))
                     second += np.float64(slope)
         first_shared[cuda.threadIdx.x], second_shared[cuda.threadIdx.x] = first, second

@@ -6,9 +6,11 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
+
 from ..reference.activations import _check_activation
 from . import columns, device
-from .activations import LEAKY_SLOPE, value_of
+from .activations import LEAKY_SLOPE, slope_of_output, value_of
 from .arrays import (
     check_floats,
     check_pieces,
@@ -84,16 +86,21 @@ def batch_norm_grad(
     activation: str | None = None,
     y: Any = None,
 ) -> Any:
-    """See `reference.batch_norm_grad`. Two kernels."""
+    """See `reference.batch_norm_grad`. Two kernels, whatever the activation."""
     name = "batch_norm_grad"
-    grads, x = _gradients(name, grad, x, activation, y)
+    if activation is None:
+        activation, y = "linear", grad
+    check_floats(name, grad=grad, x=x, y=y)
+    check_alike(name, grad=grad, x=x, y=y)
+    x, grads = plain(x), (plain(grad), plain(y))
     vectors = _vectors(name, x, {"gamma": gamma, "mean": mean, "inv_std": inv_std})
     gamma, *moments = vectors
     totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
     check_pieces(name, x, x.shape[-1], totals)
     sums = _grad_sums(columns.CHANNEL, activation, grads, x, moments, totals.values())
     dx = device.namespace().empty(x.shape, x.dtype)
-    _grad_input(grads[2], x, (*vectors, *sums), x.size // max(1, x.shape[-1]), dx)
+    rows = x.size // max(1, x.shape[-1])
+    _grad_input(activation, (*grads, x), (*vectors, *sums), rows, dx)
     return dx
 
 
@@ -189,51 +196,26 @@ def apply_kernel(dtype: str, activation: str) -> Any:
 
 
 def batch_norm_grad_sums(
-    grad: Any,
-    x: Any,
-    mean: Any,
-    inv_std: Any,
-    gamma_grad: Any = None,
-    beta_grad: Any = None,
-    *,
-    activation: str | None = None,
-    y: Any = None,
-) -> tuple[Any, Any, Any]:
-    """See `reference.batch_norm_grad_sums`. One kernel, whatever the activation."""
+    grad: Any, x: Any, mean: Any, inv_std: Any, gamma_grad: Any = None, beta_grad: Any = None
+) -> tuple[Any, Any]:
+    """See `reference.batch_norm_grad_sums`. One kernel."""
     name = "batch_norm_grad_sums"
-    grads, x = _gradients(name, grad, x, activation, y)
+    check_floats(name, grad=grad, x=x)
+    check_alike(name, grad=grad, x=x)
+    grad, x = plain(grad), plain(x)
     moments = _vectors(name, x, {"mean": mean, "inv_std": inv_std})
     totals = {"gamma_grad": gamma_grad, "beta_grad": beta_grad}
     check_pieces(name, x, x.shape[-1], totals)
-    return grads[2], *_grad_sums(columns.CHANNEL, activation, grads, x, moments, totals.values())
-
-
-def _gradients(
-    where: str, grad: Any, x: Any, activation: str | None, y: Any
-) -> tuple[tuple[Any, Any, Any], Any]:
-    """(grad, y, memory for dz) and x, checked and in one piece each; all three are grad without an activation."""
-    if activation is None:
-        check_floats(where, grad=grad, x=x)
-        check_alike(where, grad=grad, x=x)
-        grad = plain(grad)
-        return (grad, grad, grad), plain(x)
-    check_floats(where, grad=grad, x=x, y=y)
-    check_alike(where, grad=grad, x=x, y=y)
-    return (plain(grad), plain(y), device.namespace().empty(x.shape, x.dtype)), plain(x)
+    return _grad_sums(columns.CHANNEL, "linear", (grad, grad), x, moments, totals.values())
 
 
 def _grad_sums(
-    kind: str,
-    activation: str | None,
-    grads: tuple,
-    x: Any,
-    moments: Any,
-    totals: Any = (None, None),
+    kind: str, activation: str, grads: tuple, x: Any, moments: Any, totals: Any = (None, None)
 ) -> tuple[Any, Any]:
     """See `columns.grad_sums`."""
     sums = _two_vectors(x)
     if x.size:
-        columns.grad_sums(kind, activation or "linear", x, grads, moments, sums, totals)
+        columns.grad_sums(kind, activation, x, grads, moments, sums, totals)
     else:
         for total in sums:
             total.fill(0)
@@ -253,31 +235,40 @@ def batch_norm_grad_input(
 ) -> Any:
     """See `reference.batch_norm_grad_input`."""
     name = "batch_norm_grad_input"
+    check_floats(name, grad=grad, x=x)
+    check_alike(name, grad=grad, x=x)
+    grad, x = plain(grad), plain(x)
     given = {"gamma": gamma, "mean": mean, "inv_std": inv_std, "dgamma": dgamma, "dbeta": dbeta}
-    (grad, *_), x = _gradients(name, grad, x, None, None)
     vectors = _vectors(name, x, given)
     dx = output(name, out, x.shape, x.dtype, x, grad, *vectors)
-    _grad_input(grad, x, vectors, count, dx)
+    _grad_input("linear", (grad, grad, x), vectors, count, dx)
     return deliver(dx, out)
 
 
-def _grad_input(grad: Any, x: Any, vectors: Any, count: float, dx: Any) -> None:
-    function, share = grad_input_kernel(name_of(x.dtype)), x.dtype.type(1 / max(count, 1))
-    each(function, x.size, (grad, x, *vectors, dx), divisor(x.shape[-1]), share)
+def _grad_input(activation: str, matrices: tuple, vectors: Any, count: float, dx: Any) -> None:
+    function = grad_input_kernel(name_of(dx.dtype), activation)
+    share = dx.dtype.type(1 / max(count, 1))
+    each(function, dx.size, (*matrices, *vectors, dx), divisor(dx.shape[-1]), share)
 
 
 @functools.cache
-def grad_input_kernel(dtype: str) -> Any:
+def grad_input_kernel(dtype: str, activation: str) -> Any:
+    slope_by_output = slope_of_output("batch_norm_grad", activation, dtype)
+    alpha, activates = np.dtype(dtype).type(LEAKY_SLOPE), activation != "linear"
+
     @kernel(THREADS)
-    def batch_norm_grad(elements, g, x, gamma, mean, inv_std, dgamma, dbeta, dx, by, share):
+    def batch_norm_grad(elements, g, y, x, gamma, mean, inv_std, dgamma, dbeta, dx, by, share):
         i = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
         if i >= elements:
             return
         _, c = divide(i, by)
-        factor = pointer(inv_std, share)[c]
+        factor, slope = pointer(inv_std, share)[c], pointer(g, share)[i]
+        if activates:
+            y_value = pointer(y, share)[i]
+            slope = slope_by_output(slope, y_value, y_value, alpha)
         normal = (pointer(x, share)[i] - pointer(mean, share)[c]) * factor
         common = (pointer(dbeta, share)[c] + normal * pointer(dgamma, share)[c]) * share
-        pointer(dx, share)[i] = pointer(gamma, share)[c] * factor * (pointer(g, share)[i] - common)
+        pointer(dx, share)[i] = pointer(gamma, share)[c] * factor * (slope - common)
 
     return batch_norm_grad
 
@@ -310,7 +301,7 @@ def layer_norm_grad(grad: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> t
         columns.layer_norm_grad_kernel(name_of(dtype)),
     )
     launch_rows(function, *x.shape, arrays, dtype.type(0))
-    return dx, *_grad_sums(columns.SAMPLE, None, (grad, grad, grad), x, (mean, inv_std))
+    return dx, *_grad_sums(columns.SAMPLE, "linear", (grad, grad), x, (mean, inv_std))
 
 
 def _check_matrix(where: str, x: Any) -> None:

@@ -56,10 +56,12 @@ def batch_norm(x, gamma, beta, running_mean, running_var, momentum, epsilon, *, 
 def batch_norm_grad(
     grad, x, gamma, mean, inv_std, gamma_grad=None, beta_grad=None, *, activation=None, y=None
 ):
-    """dL/dx (..., C) of `batch_norm`: `batch_norm_grad_sums`, then `batch_norm_grad_input` with them."""
-    dz, *sums = batch_norm_grad_sums(
-        grad, x, mean, inv_std, gamma_grad, beta_grad, activation=activation, y=y
-    )
+    """dL/dx (..., C) of `batch_norm`: `batch_norm_grad_sums`, then `batch_norm_grad_input` with them.
+
+    grad is dL/dy. With an activation, whose output y (..., C) must tell its slope, `activation_grad` of it is used.
+    """
+    dz = grad if activation is None else activation_grad(activation, grad, None, y)
+    sums = batch_norm_grad_sums(dz, x, mean, inv_std, gamma_grad, beta_grad)
     return batch_norm_grad_input(dz, x, gamma, mean, inv_std, *sums, x.size // x.shape[-1])
 
 
@@ -69,27 +71,20 @@ def batch_norm_apply(x, mean, inv_std, gamma, beta, out=None, *, activation=None
     return _give(z if activation is None else activate(activation, z), x, out)
 
 
-def batch_norm_grad_sums(
-    grad, x, mean, inv_std, gamma_grad=None, beta_grad=None, *, activation=None, y=None
-):
-    """Gradients of gamma and beta: column sums of dz * x_hat and of dz.
+def batch_norm_grad_sums(grad, x, mean, inv_std, gamma_grad=None, beta_grad=None):
+    """Gradients of gamma and beta: column sums of grad * x_hat and of grad.
 
-    grad, x: (..., C); x_hat = (x - mean) * inv_std. dz = dL/dz is grad itself; with an activation, whose
-    output y (..., C) must tell its slope, it is `activation_grad` of grad = dL/dy.
-
-    Returns dz (..., C), dgamma (C,), dbeta (C,). The latter two are added to gamma_grad and beta_grad (C,),
-    which lie in one piece, where these are given.
+    grad, x: (..., C); x_hat = (x - mean) * inv_std. Returns dgamma (C,), dbeta (C,). They are added to
+    gamma_grad and beta_grad (C,), which lie in one piece, where these are given.
     """
-    dz = grad if activation is None else activation_grad(activation, grad, None, y)
-    x_hat = (x - mean) * inv_std
-    rows = tuple(range(x.ndim - 1))
-    dgamma = np.sum(dz * x_hat, axis=rows, dtype=np.float64)
-    dbeta = np.sum(dz, axis=rows, dtype=np.float64)
+    x_hat, rows = (x - mean) * inv_std, tuple(range(x.ndim - 1))
+    dgamma = np.sum(grad * x_hat, axis=rows, dtype=np.float64)
+    dbeta = np.sum(grad, axis=rows, dtype=np.float64)
     dgamma, dbeta = dgamma.astype(x.dtype), dbeta.astype(x.dtype)
     for total, gradient in ((gamma_grad, dgamma), (beta_grad, dbeta)):
         if total is not None:
             total += gradient
-    return dz, dgamma, dbeta
+    return dgamma, dbeta
 
 
 def batch_norm_grad_input(grad, x, gamma, mean, inv_std, dgamma, dbeta, count, out=None):

@@ -116,6 +116,9 @@ def test_bad_arguments_name_the_culprit():
         cuda.adam_step(x, x, x, np.zeros(3, np.float32), 0.1, 0.9, 0.99, 1e-7, 1)
     with pytest.raises(TypeError, match="sgd_step: grad is float64"):
         cuda.sgd_step(x, np.zeros(4), 0.1)
+    matrix, vector = np.zeros((2, 3)), np.ones(3)
+    with pytest.raises(ValueError, match="batch_norm_grad: the slope of 'gelu' does not follow"):
+        cuda.batch_norm_grad(*[matrix] * 2, *[vector] * 3, activation="gelu", y=matrix)
     with pytest.raises(TypeError, match="softmax_cross_entropy: labels must be integers"):
         cuda.softmax_cross_entropy(np.zeros((2, 3), np.float32), np.zeros(2))
 
