@@ -22,26 +22,29 @@ from ._table import MODULE_OF
 
 __all__ = sorted(MODULE_OF)
 
+NAME_FIRST = ("activation", "activation_grad")  # whose first argument is a name, such as "relu"
+
 
 def _dispatcher(name: str) -> Callable:
-    # of the first argument, or of the one behind a name such as "relu", where that is an array
-    for_type: dict[type, Callable] = {}
+    place = 1 if name in NAME_FIRST else 0  # of the first argument that may be an array
+    for_type: dict[type, Callable] = {}  # of that argument
     kernels: dict[bool, Callable] = {}  # on a CUDA device or not
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        # The commonest cases first: every microsecond here is paid by each small layer.
-        known = for_type.get(type(args[0])) if args else None
-        if known is None and len(args) > 1 and type(args[0]) is str:
-            known = for_type.get(type(args[1]))
-        if known is not None:
-            return known(*args, **kwargs)
+        # The commonest case first: every microsecond here is paid by each small layer.
+        try:
+            found = for_type[type(args[place])]
+        except (IndexError, KeyError):
+            found = find(args, kwargs)
+        return found(*args, **kwargs)
+
+    def find(args: tuple, kwargs: dict[str, Any]) -> Callable:
         on_device = _is_cuda(args, kwargs)
         if on_device not in kernels:
             kernels[on_device] = _find("cuda" if on_device else "cpu", name)
-        first = args[1:2] if args and type(args[0]) is str else args[:1]
-        if first and _is_array(first[0]):
-            for_type[type(first[0])] = kernels[on_device]
-        return kernels[on_device](*args, **kwargs)
+        if len(args) > place and _is_array(args[place]):
+            for_type[type(args[place])] = kernels[on_device]
+        return kernels[on_device]
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__doc__ = f"See `tinydl_kernels.reference.{name}`, whose arguments and results it has."

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydl.data import DataError, read_idx
+from tinydl.data import DataError, MissingDataError, read_idx
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
@@ -98,3 +98,8 @@ def test_another_format_is_refused(tmp_path: Path, magic: bytes):
     path.write_bytes(magic + bytes(20) if len(magic) == 4 else magic)
     with pytest.raises(DataError, match="not an IDX file"):
         read_idx(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(MissingDataError, match="no file at"):
+        read_idx(tmp_path / "none")

@@ -72,6 +72,10 @@ def test_encode_labels_and_histogram():
     assert class_histogram(np.array([2, 2])) == {"0": 0, "1": 0, "2": 2}
     with pytest.raises(DataError, match="label 2 has no name"):
         class_histogram(labels, names[:2])
+    with pytest.raises(DataError, match="all text or all numbers"):
+        encode_labels(["cat", None])
+    with pytest.raises(DataError, match="nan in sample 1"):
+        encode_labels(np.array([1.0, np.nan]))
 
 
 def test_cleaning_drops_what_is_not_finite_and_reports():
@@ -135,6 +139,8 @@ def test_split_pairs_samples_with_their_labels():
     np.testing.assert_array_equal(x_train[:, 0] % 4, y_train)
     np.testing.assert_array_equal(x_test[:, 0] % 4, y_test)
     assert len(y_test) == 10
+    lists = stratified_split(list(range(40)), y.tolist(), 0.25, seed=3)
+    np.testing.assert_array_equal(lists[0], x_train[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -154,5 +160,7 @@ def test_splits_that_cannot_be_made(labels, names, message):
 def test_bad_fraction_and_lengths():
     with pytest.raises(ValueError, match="between 0 and 1"):
         stratified_indices(np.array([0, 0]), 1.0)
+    with pytest.raises(ValueError, match="between 0 and 1, got 'half'"):
+        stratified_indices(np.array([0, 0]), "half")
     with pytest.raises(DataError, match="x has 3 samples, y has 2"):
         stratified_split(np.zeros(3), np.array([0, 0]))

@@ -47,6 +47,8 @@ def test_padding():
     assert pad_sequences([[1]], length=2).tolist() == [[1, 0]]
     with pytest.raises(DataError, match="sequence 1 has 3 steps, more than length=2"):
         pad_sequences([[1], [1, 2, 3]], length=2)
+    with pytest.raises(DataError, match=r"sequence 1 must hold whole numbers, got \[1\.5\]"):
+        pad_sequences([[1], [1.5]])
 
 
 def test_windows_and_next_steps():
@@ -56,10 +58,14 @@ def test_windows_and_next_steps():
     x, y = next_step_pairs(pieces)
     assert x.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     np.testing.assert_array_equal(y, x + 1)
-    with pytest.raises(DataError, match="windows of length 9 do not fit a sequence of 3"):
+    with pytest.raises(
+        DataError, match=r"windows of length 9 do not fit a sequence of shape \(3,\)"
+    ):
         windows(np.arange(3), 9)
     with pytest.raises(ValueError, match="stride"):
         windows(np.arange(3), 1, 0)
+    with pytest.raises(DataError, match=r"expected sequences \(N, T \+ 1\), got shape \(3,\)"):
+        next_step_pairs(np.arange(3))
 
 
 def test_text_files(tmp_path: Path):
@@ -72,5 +78,5 @@ def test_text_files(tmp_path: Path):
     path.write_bytes(b"")
     with pytest.raises(DataError, match="the file is empty"):
         read_text(path)
-    with pytest.raises(MissingDataError, match="no text file at"):
+    with pytest.raises(MissingDataError, match="no file at"):
         read_text(tmp_path / "other")

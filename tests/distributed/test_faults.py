@@ -173,7 +173,7 @@ def test_a_worker_forked_during_training_is_ended_by_sigterm():
         worker = os.fork()
         while worker == 0:
             os.write(writing, b"here")  # before, Python forgets signals of the process that it was
-            signal.pause()
+            time.sleep(0.01)  # signal.pause() would miss one that comes just before it
         os.read(reading, 4)
         os.kill(worker, signal.SIGTERM)
         until = time.monotonic() + 20

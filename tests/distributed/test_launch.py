@@ -59,13 +59,16 @@ def mpiexec(tmp_path, monkeypatch):
     folder.mkdir()
     file = folder / "mpiexec"
     (folder / "stand_in.py").write_text(
-        "import json, os, signal, subprocess, sys\n"
+        "import json, os, signal, subprocess, sys, time\n"
         "if '--version' in sys.argv: print('HYDRA build details:'); sys.exit()\n"
         f"with open({str(tmp_path / 'starts')!r}, 'a') as f: f.write(json.dumps(sys.argv[1:]) + '\\n')\n"
         "at = sys.argv.index('-n')\n"
+        "asked = []\n"  # before there is a rank, too
+        "signal.signal(signal.SIGUSR1, lambda number, _: asked.append(number))\n"
         "rank = subprocess.Popen(sys.argv[at + 2:])\n"
-        "signal.signal(signal.SIGUSR1, lambda *_: rank.send_signal(signal.SIGUSR1))\n"
-        "code = rank.wait()\n"
+        "while (code := rank.poll()) is None:\n"
+        "    while asked: rank.send_signal(asked.pop())\n"
+        "    time.sleep(0.01)\n"
         "sys.exit(code if code >= 0 else -code)\n"
     )
     # A first line "#!python" must hold no space, a path may.
@@ -199,12 +202,12 @@ def wait_for(file, seconds=20):
 def test_a_signal_asks_the_ranks_to_stop_and_prevents_a_restart(mpiexec, tmp_path, number):
     """The rank gets SIGUSR1, saves what it wants to save, and ends."""
     (tmp_path / "rank.py").write_text(
-        "import pathlib, signal, sys\n"
+        "import pathlib, signal, sys, time\n"
         "here = pathlib.Path(sys.argv[0]).parent\n"
         "def stop(*_): (here / 'saved').touch(); sys.exit(75)\n"
         "signal.signal(signal.SIGUSR1, stop)\n"
         "(here / 'running').touch()\n"
-        "while True: signal.pause()\n"
+        "while True: time.sleep(0.01)\n"
     )
     program = (
         "import sys; from tinydl.distributed.launch import Launch; sys.executable = sys.argv[1];"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError, MissingDataError, named
+from tinydl.data.errors import DataError, existing, named
 from tinydl.data.splitting import stratified_split
 from tinydl.data.validation import check_arrays, check_labels
 
@@ -29,17 +29,18 @@ def read_npy(path: str | os.PathLike[str]) -> NDArray:
     """The array in an .npy file.
 
     Raises:
+        MissingDataError: no such file.
         DataError: a truncated or corrupt file, or one that holds pickled objects, which could run
             code. The header is checked against the file's size before anything is allocated.
     """
-    path = _existing(path)
+    path = existing(path)
     with path.open("rb") as file:
         return _read(file, path.stat().st_size, str(path))
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, NDArray]:
     """The arrays in an .npz file, by name; errors as of ``read_npy``."""
-    path = _existing(path)
+    path = existing(path)
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -127,9 +128,3 @@ def _read(file: BinaryIO, size: int, source: str) -> NDArray:
         return array.astype(dtype.newbyteorder("="), order="C")
     except (TypeError, ValueError) as error:
         raise DataError(f"{source}: corrupt: shape {shape} of {dtype}: {error}") from error
-
-
-def _existing(path: str | os.PathLike[str]) -> Path:
-    if not Path(path).is_file():
-        raise MissingDataError(f"no file at {path}")
-    return Path(path)

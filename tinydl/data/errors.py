@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 
@@ -23,6 +25,13 @@ def named(source: object) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"{source}: {error}") from None
+
+
+def existing(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that is there."""
+    if not Path(path).is_file():
+        raise MissingDataError(f"no file at {path}")
+    return Path(path)
 
 
 def require(module: str, purpose: str) -> ModuleType:

@@ -23,7 +23,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.data.errors import DataError
+from tinydl.data.errors import DataError, existing
 
 DTYPES: dict[int, np.dtype] = {
     0x08: np.dtype(">u1"),
@@ -42,11 +42,12 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray:
     """The array in an IDX file, plain or gzipped (told by the file's first bytes, not by its name).
 
     Raises:
+        MissingDataError: no such file.
         DataError: the file is not IDX, is shorter or longer than its header says, or its gzip
             coding is broken. The header is checked against the file's size before anything is
             allocated.
     """
-    path = Path(path)
+    path = existing(path)
     size = path.stat().st_size
     with path.open("rb") as raw:
         if raw.read(2) != b"\x1f\x8b":

@@ -8,12 +8,22 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tinydl.data.errors import DataError
-from tinydl.data.validation import check_labels
+from tinydl.data.validation import check_finite, check_labels
 
 
 def encode_labels(names: Sequence[str] | NDArray) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Labels 0 … K-1 for class names, in sorted order, and the names: ``class_names[label]``."""
-    class_names, labels = np.unique(np.asarray(names), return_inverse=True)
+    """Labels 0 … K-1 for class names, in sorted order, and the names: ``class_names[label]``.
+
+    Raises:
+        DataError: a missing name, or text beside numbers.
+    """
+    array = np.asarray(names)
+    if array.dtype.kind == "f":
+        check_finite(array, "names")
+    try:
+        class_names, labels = np.unique(array, return_inverse=True)
+    except TypeError as error:
+        raise DataError(f"class names must be all text or all numbers: {error}") from None
     return labels.reshape(-1).astype(np.int64), tuple(str(name) for name in class_names)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,7 +36,7 @@ def stratified_indices(
             "a stratified split needs one integer label a sample, got labels of shape "
             f"{labels.shape} ({labels.dtype})"
         )
-    if not 0 < fraction < 1:
+    if not (isinstance(fraction, numbers.Real) and 0 < fraction < 1):
         raise ValueError(f"the fraction to split off must be between 0 and 1, got {fraction!r}")
     if len(labels) == 0:
         raise DataError("cannot split an empty data set")
@@ -70,7 +71,14 @@ def stratified_split(
     seed: int = 0,
     class_names: Sequence[str] = (),
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """(x_train, x_test, y_train, y_test), every class with the same share in both parts."""
+    """(x_train, x_test, y_train, y_test), every class with the same share in both parts.
+
+    Shapes: x (N, …), y (N,) whole numbers. Both parts keep the samples' order.
+
+    Raises:
+        DataError: x and y of different lengths, or as of ``stratified_indices``.
+    """
+    x, y = np.asarray(x), np.asarray(y)
     if len(x) != len(y):
         raise DataError(f"x has {len(x)} samples, y has {len(y)}: they must have the same number")
     train, test = stratified_indices(y, test_fraction, seed, class_names)

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import fraction
 from tinydl.data.dataset import Dataset
-from tinydl.data.errors import DataError, MissingDataError, named, require
+from tinydl.data.errors import DataError, existing, named, require
 from tinydl.data.labels import encode_labels
 from tinydl.data.splitting import stratified_split
 from tinydl.randomness import stream
@@ -62,7 +63,7 @@ def read_table(
     """
     if missing not in MISSING:
         raise ValueError(f"missing must be one of {', '.join(MISSING)}, got {missing!r}")
-    path = Path(path)
+    path = existing(path)
     columns = _read_columns(path)
     names = [name for name in columns if name != label] if features is None else list(features)
     for name in (label, *names):
@@ -94,16 +95,23 @@ def load_table(
 
     With ``missing="mean"`` the means are those of the whole file, test rows among them. To keep
     test rows out of every statistic, split the file first, or drop the rows.
+
+    Args:
+        label, features, missing, classes: as of ``read_table``.
+
+    Raises:
+        DataError: rows that cannot be split so, or as of ``read_table``.
     """
+    share = fraction("load_table: test_fraction", test_fraction)
     table = read_table(path, label, features=features, missing=missing, classes=classes)
     if table.class_names:
         with named(path):
-            parts = stratified_split(table.x, table.y, test_fraction, seed, table.class_names)
+            parts = stratified_split(table.x, table.y, share, seed, table.class_names)
     else:
         order = stream(seed, "shuffling").permutation(len(table.y))
-        test = round(test_fraction * len(order))
+        test = round(share * len(order))
         if not 0 < test < len(order):
-            raise DataError(f"{path}: {len(order)} rows cannot be split by {test_fraction}")
+            raise DataError(f"{path}: {len(order)} rows cannot be split by {share}")
         held_out, kept = np.sort(order[:test]), np.sort(order[test:])
         parts = table.x[kept], table.x[held_out], table.y[kept], table.y[held_out]
     x_train, x_test, y_train, y_test = parts
@@ -115,8 +123,6 @@ def load_table(
 
 def _read_columns(path: Path) -> dict[str, Any]:
     """The columns of the file by name, as Arrow arrays in one piece."""
-    if not path.is_file():
-        raise MissingDataError(f"no file at {path}")
     arrow = require("pyarrow", "reading tables")
     suffix = path.suffix.lower()
     try:

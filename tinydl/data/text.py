@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.data.errors import DataError, MissingDataError
+from tinydl.arguments import whole_number
+from tinydl.data.errors import DataError, existing
 
 PADDING = 0
 
@@ -74,9 +74,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         MissingDataError: no such file.
         DataError: an empty file, or bytes that are not UTF-8 (their position is named).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingDataError(f"no text file at {path}")
+    path = existing(path)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -92,34 +90,49 @@ def pad_sequences(
     """Sequences of different lengths as one array (N, length), filled up with padding at their
     ends.
 
-    ``length`` is by default that of the longest; a sequence that is longer is an error, since
-    cutting it would lose its end without a word.
+    ``length`` is by default that of the longest.
+
+    Raises:
+        DataError: a sequence that is longer than ``length``, whose end would be lost without a
+            word, or that does not hold whole numbers.
     """
-    longest = max((len(s) for s in sequences), default=0)
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    for k, array in enumerate(arrays):
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise DataError(f"sequence {k} must hold whole numbers, got {sequences[k]!r}")
+    longest = max(map(len, arrays), default=0)
     length = longest if length is None else length
     if longest > length:
-        at = next(k for k, s in enumerate(sequences) if len(s) > length)
-        raise DataError(f"sequence {at} has {len(sequences[at])} steps, more than length={length}")
-    padded = np.full((len(sequences), length), PADDING, np.int64)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
+        at = next(k for k, array in enumerate(arrays) if len(array) > length)
+        raise DataError(f"sequence {at} has {len(arrays[at])} steps, more than length={length}")
+    padded = np.full((len(arrays), length), PADDING, np.int64)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
     return padded
 
 
 def windows(indices: NDArray, length: int, stride: int | None = None) -> NDArray:
-    """(N, length): pieces of a long sequence, beginning every ``stride`` steps (by default
+    """(N, length): pieces of a long sequence (T,), beginning every ``stride`` steps (by default
     ``length``).
 
     What is left at the end, shorter than ``length``, is dropped.
+
+    Raises:
+        DataError: a sequence that is shorter than ``length``, or no sequence of numbers.
     """
-    if length < 1 or len(indices) < length:
-        raise DataError(f"windows of length {length} do not fit a sequence of {len(indices)} steps")
-    every = length if stride is None else stride
-    if every < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
+    indices = np.asarray(indices)
+    length = whole_number("windows: length", length)
+    every = length if stride is None else whole_number("windows: stride", stride)
+    if indices.ndim != 1 or len(indices) < length:
+        raise DataError(
+            f"windows of length {length} do not fit a sequence of shape {indices.shape}"
+        )
     return np.lib.stride_tricks.sliding_window_view(indices, length)[::every].copy()
 
 
 def next_step_pairs(sequences: NDArray) -> tuple[NDArray, NDArray]:
     """(N, T + 1) as inputs (N, T) and targets (N, T): each target is the step after its input."""
+    sequences = np.asarray(sequences)
+    if sequences.ndim < 2:
+        raise DataError(f"expected sequences (N, T + 1), got shape {sequences.shape}")
     return np.ascontiguousarray(sequences[:, :-1]), np.ascontiguousarray(sequences[:, 1:])

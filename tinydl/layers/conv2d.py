@@ -66,6 +66,12 @@ class Conv2D(Layer):
         self.strides = windows.as_pair(f"{kind}: strides", strides)
         self.dilation_rate = windows.as_pair(f"{kind}: dilation_rate", dilation_rate)
         self.padding = checked_padding(kind, padding)
+        self.geometry = {
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation": self.dilation_rate,
+            "groups": groups,
+        }
         self.activation = ActivationFunction(activation)
         self.use_bias = use_bias
         self.kernel_initializer = get_initializer(kernel_initializer)
@@ -110,14 +116,6 @@ class Conv2D(Layer):
         except ValueError as error:
             raise ValueError(f"layer '{self.name}', input {input_shape}: {error}") from None
 
-    def _geometry(self) -> dict[str, Any]:
-        return {
-            "strides": self.strides,
-            "padding": self.padding,
-            "dilation": self.dilation_rate,
-            "groups": self.groups,
-        }
-
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_input(x)
         self.x = x  # (N, H, W, C)
@@ -126,7 +124,7 @@ class Conv2D(Layer):
             self.weight.value,
             bias=self.bias.value if self.use_bias else None,
             activation=self.activation.fused,
-            **self._geometry(),
+            **self.geometry,
         )
         return self.activation.forward(z)
 
@@ -139,11 +137,11 @@ class Conv2D(Layer):
             out=self.weight.grad,
             accumulate=True,
             bias_grad=self.bias.grad if self.use_bias else None,
-            **self._geometry(),
+            **self.geometry,
         )
         if not self.needs_input_grad:
             return None
-        return kernels.conv2d_grad_input(dz, self.weight.value, self.x.shape, **self._geometry())
+        return kernels.conv2d_grad_input(dz, self.weight.value, self.x.shape, **self.geometry)
 
     def compute_mask(self, x: NDArray, mask: NDArray | None) -> None:
         return None  # the mask's axis of time is gone

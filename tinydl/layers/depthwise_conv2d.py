@@ -58,6 +58,7 @@ class DepthwiseConv2D(Conv2D):
     def build(self, input_shape: Shape, rng: np.random.Generator) -> None:
         super().build(input_shape, rng)
         *_, self.groups = image_shape(self, input_shape)
+        self.geometry["groups"] = self.groups
         self.filters = self.groups * self.depth_multiplier
 
     def kernel_shape(self, channels: int) -> tuple[int, int, int, int]:

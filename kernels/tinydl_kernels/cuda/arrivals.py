@@ -52,8 +52,7 @@ def counters(blocks: int) -> Any:
 
 def workspace(blocks: int, numbers: int) -> tuple[Any, Any]:
     """`counters`, and room for so many float64 numbers that blocks leave to the last one, shared as well."""
-    place = device.place()
-    return _counters(_rounded(blocks), place), _room(_rounded(numbers), place)
+    return _workspace(_rounded(blocks), _rounded(numbers), device.place())
 
 
 def _rounded(size: int) -> int:
@@ -69,5 +68,6 @@ def _counters(size: int, place: tuple) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _room(size: int, place: tuple) -> Any:
-    return device.namespace().empty((size,), np.dtype("float64"))
+def _workspace(blocks: int, numbers: int, place: tuple) -> tuple[Any, Any]:
+    room = device.namespace().empty((numbers,), np.dtype("float64"))
+    return _counters(blocks, place), room
