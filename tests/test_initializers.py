@@ -121,10 +121,11 @@ def test_config_keeps_arguments():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: VarianceScaling(scale=0), "scale must be positive, got 0"),
+        (lambda: VarianceScaling(scale=0), "scale must be a finite number > 0, got 0"),
         (lambda: VarianceScaling(mode="fan"), "mode must be fan_in, fan_out or fan_avg"),
         (lambda: VarianceScaling(distribution="cauchy"), "distribution must be normal or uniform"),
-        (lambda: RandomUniform(1, -1), "minval 1 is above maxval -1"),
+        (lambda: RandomUniform(1, -1), "maxval must be a finite number >= 1.0, got -1"),
+        (lambda: RandomUniform("a", 1), "RandomUniform: minval must be a finite number, got 'a'"),
         (lambda: get("he_norml"), "did you mean 'he_normal'"),
     ],
 )

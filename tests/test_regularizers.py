@@ -55,7 +55,7 @@ def test_names():
         get("l3")
 
 
-@pytest.mark.parametrize("factor", [-1, np.nan, np.inf])
+@pytest.mark.parametrize("factor", [-1, np.nan, np.inf, "a", True])
 def test_bad_factors_are_refused(factor):
     for make in (L1, L2):
         with pytest.raises(ValueError, match="must be a finite number >= 0"):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import finite_number
 from tinydl.configs import from_config
 
 
@@ -42,7 +43,7 @@ class Ones(Initializer):
 
 class Constant(Initializer):
     def __init__(self, value: float = 0.0) -> None:
-        self.value = float(value)
+        self.value = finite_number("Constant: value", value)
 
     def __call__(self, shape, rng):
         return np.full(shape, self.value)
@@ -52,8 +53,8 @@ class RandomNormal(Initializer):
     """w ~ N(mean, stddev²)."""
 
     def __init__(self, mean: float = 0.0, stddev: float = 0.05) -> None:
-        self.mean = float(mean)
-        self.stddev = float(stddev)
+        self.mean = finite_number("RandomNormal: mean", mean)
+        self.stddev = finite_number("RandomNormal: stddev", stddev, 0)
 
     def __call__(self, shape, rng):
         return rng.normal(self.mean, self.stddev, shape)
@@ -63,10 +64,8 @@ class RandomUniform(Initializer):
     """w ~ U(minval, maxval)."""
 
     def __init__(self, minval: float = -0.05, maxval: float = 0.05) -> None:
-        if not minval <= maxval:
-            raise ValueError(f"RandomUniform: minval {minval} is above maxval {maxval}")
-        self.minval = float(minval)
-        self.maxval = float(maxval)
+        self.minval = finite_number("RandomUniform: minval", minval)
+        self.maxval = finite_number("RandomUniform: maxval", maxval, self.minval)
 
     def __call__(self, shape, rng):
         return rng.uniform(self.minval, self.maxval, shape)
@@ -92,8 +91,6 @@ class VarianceScaling(Initializer):
     def __init__(
         self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "uniform"
     ) -> None:
-        if scale <= 0:
-            raise ValueError(f"VarianceScaling: scale must be positive, got {scale}")
         if mode not in ("fan_in", "fan_out", "fan_avg"):
             raise ValueError(
                 f"VarianceScaling: mode must be fan_in, fan_out or fan_avg, got {mode!r}"
@@ -102,7 +99,7 @@ class VarianceScaling(Initializer):
             raise ValueError(
                 f"VarianceScaling: distribution must be normal or uniform, got {distribution!r}"
             )
-        self.scale = float(scale)
+        self.scale = finite_number("VarianceScaling: scale", scale, 0, above=True)
         self.mode = mode
         self.distribution = distribution
 
@@ -161,7 +158,7 @@ class Orthogonal(Initializer):
     """
 
     def __init__(self, gain: float = 1.0) -> None:
-        self.gain = float(gain)
+        self.gain = finite_number("Orthogonal: gain", gain)
 
     def __call__(self, shape, rng):
         if len(shape) < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import finite_number
 from tinydl.configs import from_config
 
 
@@ -26,11 +27,8 @@ class L1L2(Regularizer):
     """R(w) = l1 Σ|w| + l2 Σw²,  dR/dw = l1 sign(w) + 2 l2 w  (Goodfellow et al. 2016, Deep Learning, 7.1)."""
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
-        for name, factor in (("l1", l1), ("l2", l2)):
-            if not (np.isfinite(factor) and factor >= 0):
-                raise ValueError(f"{name} must be a finite number >= 0, got {factor!r}")
-        self.l1 = float(l1)
-        self.l2 = float(l2)
+        self.l1 = finite_number("l1", l1, 0)
+        self.l2 = finite_number("l2", l2, 0)
 
     def penalty(self, w: NDArray) -> float:
         w64 = w.astype(np.float64)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import finite_number
 from tinydl.data.errors import DataError
 from tinydl.data.validation import check_numbers
 
@@ -81,8 +82,8 @@ class Rescale:
     """y = scale * x + offset, e.g. ``Rescale(1 / 255)`` for uint8 images to [0, 1]."""
 
     def __init__(self, scale: float, offset: float = 0.0) -> None:
-        self.scale = float(scale)
-        self.offset = float(offset)
+        self.scale = finite_number("Rescale: scale", scale)
+        self.offset = finite_number("Rescale: offset", offset)
 
     def __call__(self, x: NDArray) -> NDArray:
         dtype = x.dtype if x.dtype == np.float64 else np.dtype(np.float32)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tinydl.arguments import finite_number
 from tinydl.losses.elementwise import ElementwiseLoss
 
 
@@ -40,9 +41,7 @@ class Huber(ElementwiseLoss):
     """
 
     def __init__(self, delta: float = 1.0) -> None:
-        if not (np.isfinite(delta) and delta > 0):
-            raise ValueError(f"Huber: delta must be a finite number > 0, got {delta!r}")
-        self.delta = float(delta)
+        self.delta = finite_number("Huber: delta", delta, 0, above=True)
 
     def elementwise(self, predictions, targets):
         r = predictions - targets

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import finite_number
 from tinydl.configs import as_config
 from tinydl.devices import assign, host_copy
 from tinydl.optimizers import schedules
@@ -273,19 +274,11 @@ class Optimizer:
 
 def check_range(owner: object, name: str, value: float, low: float, high: float) -> float:
     """``value`` as a float if it is a finite number in [low, high), else an error that says so."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not (number and np.isfinite(value) and low <= value < high):
-        bounds = f"at least {low}" if high == np.inf else f"in [{low}, {high})"
-        raise ValueError(
-            f"{type(owner).__name__}: {name} must be a finite number {bounds}, got {value!r}"
-        )
-    return float(value)
+    return finite_number(f"{type(owner).__name__}: {name}", value, low, high)
 
 
 def check_positive(owner: object, name: str, value: float) -> float:
-    if check_range(owner, name, value, 0, np.inf) == 0:
-        raise ValueError(f"{type(owner).__name__}: {name} must be positive, got {value!r}")
-    return float(value)
+    return finite_number(f"{type(owner).__name__}: {name}", value, 0, above=True)
 
 
 def check_limit(owner: object, name: str, value: float | None) -> float | None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from tinydl.arguments import fraction
+from tinydl.arguments import finite_number, fraction
 from tinydl.configs import as_config, from_config
 
 
@@ -168,11 +168,8 @@ class OneCycle(Schedule):
         self.max_learning_rate = check_rate(self, "max_learning_rate", max_learning_rate)
         self.steps = check_steps(self, "steps", steps)
         self.pct_start = fraction("OneCycle: pct_start", pct_start)
-        for name, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
-            if not (math.isfinite(factor) and factor >= 1):
-                raise ValueError(f"OneCycle: {name} must be a finite number >= 1, got {factor!r}")
-        self.div_factor = float(div_factor)
-        self.final_div_factor = float(final_div_factor)
+        self.div_factor = finite_number("OneCycle: div_factor", div_factor, 1)
+        self.final_div_factor = finite_number("OneCycle: final_div_factor", final_div_factor, 1)
 
     def __call__(self, step):
         peak = self.max_learning_rate
@@ -216,16 +213,7 @@ def get(rate: float | Schedule | dict[str, Any]) -> Schedule:
 
 
 def check_rate(owner: Schedule, name: str, value: float) -> float:
-    """A finite number >= 0, as a float."""
-    try:
-        number = float(value) if not isinstance(value, str | bool) else math.nan
-    except TypeError:
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(
-            f"{type(owner).__name__}: {name} must be a finite number >= 0, got {value!r}"
-        )
-    return number
+    return finite_number(f"{type(owner).__name__}: {name}", value, 0)
 
 
 def check_steps(owner: Schedule, name: str, value: int) -> int:
