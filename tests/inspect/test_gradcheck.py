@@ -297,6 +297,31 @@ def test_a_loss_without_targets():
         tl.gradcheck(Dense(3), np.zeros((2, 3)), loss=HalfSquares())
 
 
+def test_a_loss_by_its_name():
+    x, targets = rng.normal(size=(5, 4)), rng.normal(size=(5, 3))
+    assert tl.gradcheck("mse", targets + 1, targets).ok
+    assert tl.gradcheck(Dense(3), x, targets, loss="mse").ok
+
+
+@pytest.mark.parametrize(
+    ("subject", "x", "error", "words"),
+    [
+        (Dense, np.ones((2, 3)), TypeError, r"a loss \(not its class\), got <class"),
+        ("Dense", np.ones((2, 3)), ValueError, "unknown loss 'Dense'"),
+        (Dense(3), np.array([[1.0, np.nan]]), ValueError, "the input holds nan in sample 0"),
+        (Dense(3), "text", ValueError, "the input has dtype <U4"),
+        (Dense(3), np.ones((0, 3)), ValueError, r"an input with elements, got shape \(0, 3\)"),
+    ],
+)
+def test_what_cannot_be_checked(subject, x, error, words):
+    with pytest.raises(error, match=words):
+        tl.gradcheck(subject, x)
+
+
+def test_one_input_may_be_a_list_of_rows():
+    assert tl.gradcheck(Dense(3), [[1.0, 2.0], [3.0, 4.0]]).arrays[-1].shape == (2, 2)
+
+
 def test_a_gradient_of_another_shape():
     class Transposed(Dense):
         def backward(self, grad_output):

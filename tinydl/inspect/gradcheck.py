@@ -36,8 +36,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tinydl.arguments import finite_number, whole_number
+from tinydl.data.validation import check_finite, check_numbers
 from tinydl.inspect.central_differences import numeric_gradient
 from tinydl.layers.base import Layer
+from tinydl.losses import get as get_loss
 from tinydl.randomness import get_state, set_state
 
 SMALLEST = 1e-14  # a gradient that cancels to zero may come out this large, for cotangents about 1
@@ -126,8 +129,8 @@ def gradcheck(
         print(tl.gradcheck(tl.layers.Dense(3), np.random.randn(4, 5)))
 
     Args:
-        subject: a layer or model, or a loss. A fresh layer is built for ``x``. The subject itself
-            does not change.
+        subject: a layer or model, or a loss or its name. A fresh layer is built for ``x``. The
+            subject itself does not change.
         x: the input with its batch axis; a list of arrays for a layer with several inputs; for a
             loss the predictions. Arrays of integers (indices) are inputs without a gradient.
         targets: what a loss compares with; needed for a loss, and with ``loss``.
@@ -144,22 +147,29 @@ def gradcheck(
 
     Returns:
         A report: ``print(report)``, ``report.ok``, ``report.worst``, ``report.assert_ok()``.
+
+    Raises:
+        TypeError: neither a layer nor a loss.
+        ValueError: an input that holds nothing, or anything but finite numbers; a loss without targets.
     """
+    epsilon = finite_number("gradcheck: epsilon", epsilon, 0, above=True)
+    max_elements = whole_number("gradcheck: max_elements", max_elements)
     rng = np.random.default_rng(seed)
-    several = isinstance(x, list | tuple)
+    several = isinstance(x, list | tuple) and any(isinstance(array, np.ndarray) for array in x)
     inputs = [_as_float64(array) for array in (x if several else [x])]
     function: _Scalar
     if isinstance(subject, Layer):
         layer = _prepare(subject, inputs, several, noise, rng)
         function = projected = _Projected(layer, inputs, several, training, mask)
         if loss is not None:
-            function = _WithLoss(projected, loss, targets, sample_weight)
+            function = _WithLoss(projected, _as_loss(loss), targets, sample_weight)
         parameters = [(n, p) for n, p in layer.named_parameters() if p.trainable]
         name = f"{type(subject).__name__} '{subject.name}'"
     else:
-        function = _LossAlone(subject, inputs[0], targets, sample_weight, mask)
+        alone = _as_loss(subject)
+        function = _LossAlone(alone, inputs[0], targets, sample_weight, mask)
         parameters = []
-        name = type(subject).__name__
+        name = type(alone).__name__
     function.choose_cotangent(rng)
 
     input_grads = function.gradients()
@@ -286,9 +296,22 @@ def _require_targets(targets: Any) -> None:
         raise ValueError("gradcheck of a loss needs targets to compare the predictions with")
 
 
+def _as_loss(loss: Any) -> Any:
+    """Also one that is no ``Loss`` of ours: forward and backward are enough."""
+    if isinstance(loss, str):
+        return get_loss(loss)
+    if isinstance(loss, type) or not (hasattr(loss, "forward") and hasattr(loss, "backward")):
+        raise TypeError(f"gradcheck takes a layer, a model or a loss (not its class), got {loss!r}")
+    return loss
+
+
 def _as_float64(x: ArrayLike) -> NDArray:
     """A copy of our own to step through; integers and booleans keep their type."""
     array = np.array(x)
+    check_numbers(array, "the input")
+    check_finite(array, "the input")
+    if array.size == 0:
+        raise ValueError(f"gradcheck needs an input with elements, got shape {array.shape}")
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
