@@ -40,10 +40,8 @@ from gpu_jobs import Allowance, together, write
 # What is left of the time is dealt out in these proportions: to all that comes first, then to each part after it. Each
 # number is more than the seconds that README.md derives from counts; what a part does not use is left for the others.
 FIRST, SPEEDS = 200, {"ladder": 30, "matmul": 40, "conv2d": 60, "steps": 80}
-MINUTES, ENDING = (
-    7.5,
-    15.0,
-)  # in all, and of these the seconds for the picture and for killing what hangs
+MINUTES = 7.5  # in all
+ENDING = 15.0  # seconds of these, for the picture and for killing what hangs
 
 RIGHT = [f"right {operation}" for operation in gpu_right.CHECKS]
 LOSSES = [f"losses {device} {dtype}" for device, dtype in gpu_steps.TRAININGS]
@@ -65,7 +63,7 @@ def measure(job: str, seed: int, allowance: Allowance) -> Any:
     small_seed = seed % 2**32
     if kind == "losses":
         device, dtype = what.split()
-        return gpu_steps.losses(device, dtype, small_seed)
+        return gpu_steps.trainings(device, dtype, small_seed)
     if job == "prepare steps":
         return gpu_steps.prepare(small_seed, allowance)
     if job == "steps":
@@ -110,7 +108,7 @@ class Results:
     def __init__(self, about: dict[str, Any], path: Path) -> None:
         self.all: dict[str, Any] = {**about, "seconds": {}, "left_out": {}, "failed": {}}
         self._path = path
-        self._losses: dict[str, list[float]] = {}
+        self._losses: dict[str, list[list[float]]] = {}
 
     def add(self, job: str, found: Any) -> None:
         kind = job.split()[0]

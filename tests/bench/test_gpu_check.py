@@ -151,7 +151,7 @@ def clock(gpu_check, gpu_jobs, monkeypatch):
 def check(gpu_check, gpu_jobs, clock, monkeypatch, tmp_path):
     """check(needs, *options): main() where each part needs so many seconds and finds what it needs, on one processor;
     gives the exit code and what was written."""
-    found = {"right": [{"right": True}], "losses": [1.0], "steps": [], "prepare": None}
+    found = {"right": [{"right": True}], "losses": [[1.0]], "steps": [], "prepare": None}
 
     def run_with(needs, *options, wrong=(), left_out=()):
         def run(command, until):
@@ -338,7 +338,7 @@ def test_each_part_is_measured_by_its_module(gpu_check, monkeypatch):
     library = SimpleNamespace(namespace=lambda: "CuPy")
     monkeypatch.setitem(sys.modules, "tinydl_kernels.cuda.device", library)
     for module, name in (
-        ("gpu_right", "right"), ("gpu_speeds", "speeds"), ("gpu_speeds", "prepare"), ("gpu_steps", "losses"),
+        ("gpu_right", "right"), ("gpu_speeds", "speeds"), ("gpu_speeds", "prepare"), ("gpu_steps", "trainings"),
         ("gpu_steps", "speeds"), ("gpu_steps", "prepare"),
     ):  # fmt: skip
         monkeypatch.setattr(getattr(gpu_check, module), name, stand_in(f"{module}.{name}"))
@@ -353,7 +353,7 @@ def test_each_part_is_measured_by_its_module(gpu_check, monkeypatch):
     shapes = ("ladder", "matmul", "conv2d")
     assert called == [
         *right,
-        *(("gpu_steps.losses", device, dtype, 7) for device, dtype in losses),
+        *(("gpu_steps.trainings", device, dtype, 7) for device, dtype in losses),
         *(("gpu_speeds.prepare", "CuPy", part, "so long") for part in shapes),
         ("gpu_steps.prepare", 7, "so long"),
         *(("gpu_speeds.speeds", "CuPy", "PyTorch", part, "so long") for part in shapes),

@@ -38,13 +38,27 @@ def test_losses_are_those_of_each_step(gpu_steps):
 def test_what_passes_for_rounding(gpu_steps):
     wide = np.linspace(2.3, 0.5, 50)
     growing = 1e-7 * 1.2 ** np.arange(50)
-    narrow = (wide * (1 + growing)).tolist()
-    assert gpu_steps.compare(narrow, narrow, wide.tolist())["right"]
-    assert gpu_steps.compare((wide * (1 - 5 * growing)).tolist(), narrow, wide.tolist())["right"]
+    narrow = [(wide * (1 + growing)).tolist(), wide.tolist()]
+
+    def right(found):
+        return gpu_steps.compare([list(found)], narrow, [wide.tolist()])["right"]
+
+    assert right(narrow[0]) and right(wide * (1 - 5 * growing))
     for step, wrong in ((3, 1e-3), (49, 0.1), (0, np.nan)):
-        found = list(narrow)
+        found = list(narrow[0])
         found[step] += wrong
-        assert not gpu_steps.compare(found, narrow, wide.tolist())["right"]
+        assert not right(found)
+
+
+def test_starts_differ_by_rounding(gpu_steps):
+    weights = [gpu_steps.network(start=start).get_weights() for start in range(3)]
+    for one, other in ((1, 0), (1, 2)):
+        kernels = [(u, v) for u, v in zip(weights[one], weights[other], strict=True) if u.ndim > 1]
+        assert all((u != v).any() for u, v in kernels)
+        for u, v in kernels:
+            np.testing.assert_allclose(u, v, rtol=1e-6)
+    assert len(gpu_steps.trainings("cpu", "float32", 0, steps=1, batch=2)) == gpu_steps.STARTS
+    assert len(gpu_steps.trainings("cpu", "float64", 0, steps=1, batch=2)) == 1
 
 
 def test_contenders_take_turns_and_the_first_epoch_does_not_count(gpu_steps):

@@ -65,6 +65,9 @@ def folded(
     return (*_divisor(sizes[0]), *_divisor(sizes[1]), *steps, *rows, *columns)
 
 
+FOLDED_STEPS = slice(6, 9)  # where they lie in it
+
+
 @functools.lru_cache(maxsize=4096)
 def divisor(d: int) -> tuple[int, int, int]:
     """(d, factor, shift) such that i // d == (i * factor) >> shift for 0 <= i < 2^31.

@@ -20,7 +20,7 @@ from .device import ALIGNED, MOST_BLOCKS, VECTOR_BYTES, cuda, kernel
 from .gemm import Gemm, finisher, gemm
 from .instructions import pointer
 from .launching import Launch
-from .operands import FOLDED, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
+from .operands import FOLDED, FOLDED_STEPS, INNER, LARGEST_INDEX, LINE, OUTER, Layout, line
 from .passes import add_up
 from .tiles import Tile, WarpgroupTile, adders_of, choose
 
@@ -128,7 +128,8 @@ def matrix(itemsize: int, outer: int, inner: int, step: int = 0, start: int = 0)
 def is_wide(c: Result, columns: int, itemsize: int) -> bool:
     """Whether rows of C, whose array begins at a multiple of 16 bytes, can be written four elements at a time."""
     vector = VECTOR_BYTES // itemsize
-    steps = (*c.rows, c.step, c.start) if c.kind == LINE else (1,)
+    rows = c.rows if c.kind == LINE else c.rows[FOLDED_STEPS]
+    steps = *rows, c.step, c.start
     return c.column == 1 and columns % 4 == 0 and not any(s % vector for s in steps)
 
 

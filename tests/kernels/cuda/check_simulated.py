@@ -298,9 +298,12 @@ def check_convolution(case, accumulate):
 
     grad = rng.standard_normal(y.shape).astype(x.dtype)
     dx = reference.conv2d_grad_input(grad.astype(float), wide_w, x.shape, **options)
-    np.testing.assert_allclose(
-        convolution.conv2d_grad_input(grad, w, x.shape, **options), dx, **close
-    )
+    more = {}
+    if accumulate:
+        more = {"out": rng.standard_normal(x.shape).astype(x.dtype), "accumulate": True}
+        dx += more["out"]
+    result = convolution.conv2d_grad_input(grad, w, x.shape, **more, **options)
+    np.testing.assert_allclose(result, dx, **close)
 
     dw, sums = rng.standard_normal(w.shape).astype(x.dtype), np.ones(w.shape[3], x.dtype)
     expected, expected_sums = dw.astype(float), sums.astype(float)

@@ -80,12 +80,16 @@ def test_products_by_warpgroups_waste_nothing(traffic_of, hopper, monkeypatch):
     assert all(x.needed == x.least for x in found)
 
 
-@pytest.mark.parametrize("call", [cuda.conv2d, cuda.conv2d_grad_weight], ids=["forward", "weight"])
-def test_convolutions_waste_little(traffic_of, monkeypatch, call):
+@pytest.mark.parametrize("which", ["forward", "input", "weight"] if ALL else ["input"])
+def test_convolutions_waste_little(traffic_of, monkeypatch, which):
     monkeypatch.setattr(products, "choose", lambda *a: (tiles.TILES["float32"]["128x128"], 1))
     x, y, w = zeros(2, 16, 16, 64), zeros(2, 16, 16, 128), zeros(3, 3, 64, 128)
-    arguments = (x, w) if call is cuda.conv2d else (x, y, w.shape)
-    found = traffic_of(lambda: call(*arguments, padding="same"))
+    calls = {
+        "forward": lambda: cuda.conv2d(x, w, padding="same"),
+        "input": lambda: cuda.conv2d_grad_input(y, w, x.shape, padding="same"),
+        "weight": lambda: cuda.conv2d_grad_weight(x, y, w.shape, padding="same"),
+    }
+    found = traffic_of(calls[which])
     for shared, writes in ((False, False), (True, False), (False, True)):
         needed, least = of(found, shared=shared, writes=writes)
         assert needed == least > 0
