@@ -39,6 +39,20 @@ def gradients(rng, dtype, sizes):
     return grad_h, grad_c, rng.standard_normal((steps, samples, units)).astype(dtype)
 
 
+def assert_grad_equals_its_definition(kernel, arguments, grad_y, skip):
+    """In double precision; and the arguments stay as they are."""
+    before = [array.copy() for array in arguments]
+    result = getattr(cpu, kernel)(*arguments, grad_y=grad_y, skip=skip)
+    for array, copy in zip(arguments, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    want = getattr(reference, kernel)(
+        *double(*arguments), grad_y=None if grad_y is None else double(grad_y)[0], skip=skip
+    )
+    for a, b in zip(result, want, strict=True):
+        assert a.dtype == arguments[0].dtype
+        assert_close(a, b, factor=64, scale=1 + np.max(np.abs(b), initial=0))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @few()
 @given(sizes=SIZES, skips=st.booleans(), has_grad_y=st.booleans(), seed=SEEDS)
@@ -58,16 +72,7 @@ def test_lstm_equals_its_definition(dtype, sizes, skips, has_grad_y, seed):
     grad_h, grad_c, grad_y = gradients(rng, dtype, sizes)
     grad_y = grad_y if has_grad_y else None
     arguments = grad_h, grad_c, u, gates, c, tanh_c
-    before = [array.copy() for array in arguments]
-    result = cpu.lstm_sequence_grad(*arguments, grad_y=grad_y, skip=skip)
-    for array, copy in zip(arguments, before, strict=True):
-        np.testing.assert_array_equal(array, copy)
-    want = reference.lstm_sequence_grad(
-        *double(*arguments), grad_y=None if grad_y is None else double(grad_y)[0], skip=skip
-    )
-    for a, b in zip(result, want, strict=True):
-        assert a.dtype == dtype
-        assert_close(a, b, factor=64, scale=1 + np.max(np.abs(b), initial=0))
+    assert_grad_equals_its_definition("lstm_sequence_grad", arguments, grad_y, skip)
 
 
 @few(10)
@@ -127,16 +132,7 @@ def test_gru_equals_its_definition(dtype, sizes, skips, use_bias, has_grad_y, se
     grad_h, _, grad_y = gradients(rng, dtype, sizes)
     grad_y = grad_y if has_grad_y else None
     arguments = grad_h, u, gates, zh, h
-    before = [array.copy() for array in arguments]
-    result = cpu.gru_sequence_grad(*arguments, grad_y=grad_y, skip=skip)
-    for array, copy in zip(arguments, before, strict=True):
-        np.testing.assert_array_equal(array, copy)
-    want = reference.gru_sequence_grad(
-        *double(*arguments), grad_y=None if grad_y is None else double(grad_y)[0], skip=skip
-    )
-    for a, b in zip(result, want, strict=True):
-        assert a.dtype == dtype
-        assert_close(a, b, factor=64, scale=1 + np.max(np.abs(b), initial=0))
+    assert_grad_equals_its_definition("gru_sequence_grad", arguments, grad_y, skip)
 
 
 @few(10)

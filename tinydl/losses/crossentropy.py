@@ -18,8 +18,8 @@ from tinydl.losses.elementwise import ElementwiseLoss
 CLIP = 1e-7
 
 
-class _ClassLoss(Loss):
-    """Cross-entropy over K classes; the two public losses differ in how targets are written."""
+class _CrossEntropy(Loss):
+    """What all of them are told: whether predictions are logits, and how targets are smoothed."""
 
     def __init__(self, from_logits: bool = True, label_smoothing: float = 0.0) -> None:
         self.from_logits = bool(from_logits)
@@ -27,6 +27,13 @@ class _ClassLoss(Loss):
             f"{self.label}: label_smoothing", label_smoothing, below_one=True
         )
         self.takes_logits = self.from_logits
+
+    def config(self) -> dict[str, Any]:
+        return {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
+
+
+class _ClassLoss(_CrossEntropy):
+    """Cross-entropy over K classes; the two public losses differ in how targets are written."""
 
     def weighted(self, predictions, targets, weight):
         rows = predictions.reshape(-1, predictions.shape[-1])  # (M, K)
@@ -54,9 +61,6 @@ class _ClassLoss(Loss):
         if weight is not None:
             losses, grad = weight * losses, weight[:, None] * grad
         return losses, grad.astype(p.dtype, copy=False)
-
-    def config(self) -> dict[str, Any]:
-        return {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
 
 
 class SparseCategoricalCrossentropy(_ClassLoss):
@@ -126,7 +130,7 @@ class CategoricalCrossentropy(_ClassLoss):
         return targets.reshape(-1, targets.shape[-1])
 
 
-class BinaryCrossentropy(ElementwiseLoss):
+class BinaryCrossentropy(_CrossEntropy, ElementwiseLoss):
     """Cross-entropy of independent yes/no outputs, for two classes or for many labels at once.
 
     Shapes: predictions (N, K), targets (N, K) in [0, 1]; (N, T, K) likewise; K = 1 takes targets (N,) too.
@@ -142,13 +146,6 @@ class BinaryCrossentropy(ElementwiseLoss):
     Source: Bishop 2006, Pattern Recognition and Machine Learning, eqs. 4.90-4.91.
     """
 
-    def __init__(self, from_logits: bool = True, label_smoothing: float = 0.0) -> None:
-        self.from_logits = bool(from_logits)
-        self.label_smoothing = fraction(
-            f"{self.label}: label_smoothing", label_smoothing, below_one=True
-        )
-        self.takes_logits = self.from_logits
-
     def check_targets(self, predictions, targets, keep):
         targets = super().check_targets(predictions, targets, keep)
         self.refuse((targets < 0) | (targets > 1), targets, "target outside [0, 1]")
@@ -162,9 +159,6 @@ class BinaryCrossentropy(ElementwiseLoss):
         p = np.clip(predictions, CLIP, 1 - CLIP)
         losses = -(t * np.log(p) + (1 - t) * np.log1p(-p))
         return losses, np.where(p == predictions, (p - t) / (p * (1 - p)), 0)
-
-    def config(self) -> dict[str, Any]:
-        return {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
 
 
 def check_probabilities(loss: Loss, p: NDArray) -> None:
