@@ -133,6 +133,12 @@ def test_grad_input(geometry, seed, dtype):
     got = cpu.conv2d_grad_input(grad, w, shape, **options)
     want = reference.conv2d_grad_input(*double(grad, w), shape, **options)
     close(got, want, kernel_shape[0] * kernel_shape[1] * kernel_shape[3], dtype)
+    before = rng.standard_normal(shape).astype(dtype)
+    for module in (cpu, reference):
+        dx, total = module.conv2d_grad_input(grad, w, shape, **options), before.copy()
+        more = {"out": total, "accumulate": True, **options}
+        assert module.conv2d_grad_input(grad, w, shape, **more) is total
+        np.testing.assert_array_equal(total, before + dx)
 
 
 @few(80)
@@ -401,6 +407,8 @@ def test_bad_arguments_of_gradients():
     grad, out = np.ones((1, 3, 3, 6), np.float32), np.ones(W.shape, np.float32)
     with pytest.raises(ValueError, match="grad must have shape"):
         cpu.conv2d_grad_input(grad[:, :2], W, X.shape)
+    with pytest.raises(ValueError, match="accumulate=True needs an out to add to"):
+        cpu.conv2d_grad_input(grad, W, X.shape, accumulate=True)
     with pytest.raises(ValueError, match="accumulate=True needs an out"):
         cpu.conv2d_grad_weight(X, grad, W.shape, accumulate=True)
     sums = np.ones(6, np.float32)

@@ -69,6 +69,23 @@ def test_residual_adds_its_input():
     np.testing.assert_allclose(block.forward(x), np.maximum(s, 0))
 
 
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("kinds", [[Conv2D], [ReLU, Conv2D]])
+def test_residual_adds_what_comes_back_and_leaves_the_gradient_it_was_given(kinds, activation):
+    """A convolution that comes first adds its part to the shortcut's itself, a ReLU does not."""
+    body = [Conv2D(3, 3, padding="same") if kind is Conv2D else kind() for kind in kinds]
+    x, grad = rng.normal(size=(2, 2, 4, 4, 3))
+    layer = built(Residual(body, activation=activation), (4, 4, 3))
+    y = layer.forward(x, training=True)
+    ds = grad if activation is None else grad * (y > 0)
+    through_body = ds
+    for part in reversed(body):
+        through_body = part.backward(through_body)
+    before = grad.copy()
+    np.testing.assert_array_equal(layer.backward(grad), through_body + ds)
+    np.testing.assert_array_equal(grad, before)
+
+
 @few_examples
 @given(sizes=sizes)
 def test_concat(sizes):

@@ -11,6 +11,7 @@ import tinydl_kernels as kernels
 from tinydl.devices import namespace
 from tinydl.layers.activations import LEAKY_SLOPE, ActivationFunction
 from tinydl.layers.base import Layer, Shape, make_names_unique
+from tinydl.layers.conv2d import Conv2D
 from tinydl.layers.merging import Concatenate, all_masks
 
 
@@ -119,10 +120,11 @@ class Residual(Layer):
     def backward(self, grad_output: NDArray) -> NDArray | None:
         ds = self.activation.backward(grad_output)
         through_shortcut = run_back(self, self.shortcut, ds)
-        through_body = run_back(self, self.layers, ds)
-        if not self.needs_input_grad or through_body is None or through_shortcut is None:
+        ours = through_shortcut if ds is not grad_output else None  # an array that may be changed
+        dx = run_back(self, self.layers, ds, ours)
+        if not self.needs_input_grad or dx is None or through_shortcut is None:
             return None
-        return through_body + through_shortcut
+        return dx + through_shortcut if ours is None else dx
 
     def compute_mask(self, x: NDArray, mask: NDArray | None) -> NDArray | None:
         return self.output_mask  # found during forward
@@ -252,15 +254,21 @@ def run(
     return x, mask
 
 
-def run_back(container: Layer, layers: list[Layer], grad: NDArray | None) -> NDArray | None:
-    """Backward through all layers, telling the container's listener of each that is done."""
+def run_back(
+    container: Layer, layers: list[Layer], grad: NDArray | None, plus: NDArray | None = None
+) -> NDArray | None:
+    """Backward through all layers, telling the container's listener of each that is done. Then ``plus`` is added, by
+    the first layer itself if it can: into that array, without a pass of its own."""
     for layer in reversed(layers):
         if grad is None:  # nobody reads this gradient: no parameters from here down
             break
-        grad = layer.backward(grad)
+        if plus is not None and layer is layers[0] and isinstance(layer, Conv2D):
+            grad, plus = layer.backward(grad, plus), None
+        else:
+            grad = layer.backward(grad)
         if container.after_backward is not None:
             container.after_backward(layer)
-    return grad
+    return grad if grad is None or plus is None else grad + plus
 
 
 def mark_needs_input_grad(layers: list[Layer], flag: bool) -> None:

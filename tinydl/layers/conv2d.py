@@ -128,7 +128,8 @@ class Conv2D(Layer):
         )
         return self.activation.forward(z)
 
-    def backward(self, grad_output: NDArray) -> NDArray | None:
+    def backward(self, grad_output: NDArray, plus: NDArray | None = None) -> NDArray | None:
+        """dL/dx; with ``plus`` it is added to that array."""
         dz = self.activation.backward(grad_output)  # (N, H', W', K)
         kernels.conv2d_grad_weight(
             self.x,
@@ -141,7 +142,14 @@ class Conv2D(Layer):
         )
         if not self.needs_input_grad:
             return None
-        return kernels.conv2d_grad_input(dz, self.weight.value, self.x.shape, **self.geometry)
+        return kernels.conv2d_grad_input(
+            dz,
+            self.weight.value,
+            self.x.shape,
+            out=plus,
+            accumulate=plus is not None,
+            **self.geometry,
+        )
 
     def compute_mask(self, x: NDArray, mask: NDArray | None) -> None:
         return None  # the mask's axis of time is gone

@@ -74,6 +74,7 @@ def conv2d_grad_input(
     dilation: Any = 1,
     groups: int = 1,
     out: np.ndarray | None = None,
+    accumulate: bool = False,
 ) -> np.ndarray:
     """See `reference.conv2d_grad_input`."""
     name = "conv2d_grad_input"
@@ -81,8 +82,12 @@ def conv2d_grad_input(
     g = conv_geometry(input_shape, w.shape, strides, padding, dilation, groups)
     check_shape(name, "grad", grad, g.output_shape)
     dx = memory_for(name, out, g.input_shape, grad.dtype, grad, w)
+    if accumulate:
+        if out is None:
+            raise ValueError(f"{name}: accumulate=True needs an out to add to")
+        dx = np.empty(g.input_shape, grad.dtype)
     _grad_input(g, grad, w, None, None, 1.0, dx)
-    return deliver(dx, out)
+    return np.add(out, dx, out=out) if accumulate else deliver(dx, out)
 
 
 def _grad_input(

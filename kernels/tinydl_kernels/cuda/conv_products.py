@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from .. import windows
 from .device import VECTOR_BYTES
 from .operands import FOLDED, INNER, LINE, OUTER, Layout, folded, line
-from .products import PLAIN, Epilogue, Operand, Product, Result, matrix, multiply
+from .products import ADDED, PLAIN, Epilogue, Operand, Product, Result, matrix, multiply
 
 # Training asks for the same few convolutions over and over.
 planned = functools.lru_cache(maxsize=1024)
@@ -69,11 +69,11 @@ def grad_weight_product(g: windows.ConvGeometry, itemsize: int) -> Product:
 def grad_input(
     g: windows.ConvGeometry, dy: Any, w: Any, dx: Any, epilogue: Epilogue, precision: Any = None
 ) -> None:
-    """dx = activation(the gradient + bias)."""
+    """dx = activation(the gradient + bias), or the gradient + dx."""
     seen, unseen = grad_input_products(g)
     if unseen and epilogue is PLAIN:
         dx.fill(0)  # one pass over dx, not a product for each phase
-    elif unseen:
+    elif unseen and epilogue is not ADDED:
         seen = seen + unseen
     for product in seen:
         multiply(product, dy, w, dx, epilogue, precision)

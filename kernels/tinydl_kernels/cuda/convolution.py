@@ -67,6 +67,7 @@ def conv2d_grad_input(
     dilation: Any = 1,
     groups: int = 1,
     out: Any = None,
+    accumulate: bool = False,
     precision: str | None = None,
 ) -> Any:
     """See `reference.conv2d_grad_input`."""
@@ -76,20 +77,28 @@ def conv2d_grad_input(
     g = conv_geometry(input_shape, w.shape, strides, padding, dilation, groups)
     _check_grad(name, grad, g)
     dx = output(name, out, g.input_shape, grad.dtype, grad, w)
-    _grad_input(g, plain(grad), plain(w), PLAIN, dx, precision)
+    if accumulate and out is None:
+        raise ValueError(f"{name}: accumulate=True needs an out to add to")
+    if accumulate and dx is not out:
+        dx[...] = out
+    _grad_input(g, plain(grad), plain(w), ADDED if accumulate else PLAIN, dx, precision)
     return deliver(dx, out)
 
 
 def _grad_input(
     g: ConvGeometry, grad: Any, w: Any, epilogue: Epilogue, dx: Any, precision: Any
 ) -> None:
-    """dx = activation(the gradient + bias)."""
+    """dx = activation(the gradient + bias), or the gradient + dx."""
     if _is_matmul(g):
         rows, flat = grad.reshape(-1, g.filters), dx.reshape(-1, g.channels)
-        options = {"bias": epilogue.bias, "activation": epilogue.activation}
-        matmul(rows, w[0, 0].T, flat, precision=precision, **options)
+        _, beta, bias, activation = epilogue
+        options = {"bias": bias, "activation": activation, "precision": precision}
+        matmul(rows, w[0, 0].T, flat, beta=beta, **options)
     elif depthwise.is_depthwise(g) and grad.size:
+        before = dx.copy() if epilogue is ADDED else None
         depthwise.grad_input(g, grad, w, dx, epilogue)
+        if before is not None:
+            dx += before
     else:
         conv_products.grad_input(g, grad, w, dx, epilogue, precision)
 

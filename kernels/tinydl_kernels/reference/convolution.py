@@ -96,6 +96,7 @@ def conv2d_grad_input(
     dilation: Any = 1,
     groups: int = 1,
     out: np.ndarray | None = None,
+    accumulate: bool = False,
 ) -> np.ndarray:
     """Gradient of the loss with respect to conv2d's x, from `grad` with respect to its output:
 
@@ -105,6 +106,7 @@ def conv2d_grad_input(
         grad: (N, OH, OW, K).
         w: (R, S, C // groups, K).
         input_shape: (N, H, W, C), which the output's shape does not tell when strides > 1.
+        out: of input_shape; with `accumulate` the gradient is added to what it holds.
 
     Returns:
         (N, H, W, C).
@@ -119,7 +121,7 @@ def conv2d_grad_input(
     dx = padded[:, top : top + g.height, left : left + g.width]
     if out is None:
         return np.ascontiguousarray(dx)
-    out[...] = dx
+    out[...] = out + dx if accumulate else dx
     return out
 
 

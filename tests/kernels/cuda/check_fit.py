@@ -125,4 +125,4 @@ def test_what_a_step_of_resnet8_starts(monkeypatch):
     )
     x, y = np.ones((4 * 128, 32, 32, 3), np.float32), np.zeros(4 * 128, int)
     model.fit(x, y, batch_size=128, verbose=0, callbacks=callback, device="cuda")
-    assert np.diff(launched[1:3], axis=0).tolist() == [[92, 8]]
+    assert np.diff(launched[1:3], axis=0).tolist() == [[92, 5]]
