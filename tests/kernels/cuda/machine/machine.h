@@ -22,7 +22,7 @@ enum { MOST_JUMPS = 100000000 }; /* of a thread: more must be a mistake */
 enum { SHARED_START = 1024, POISON = 0x7f };    /* all bytes 0x7f: a large integer, and huge as a float */
 enum { READY, AT_BARRIER, IN_WARP, IN_WARPGROUP, FOR_COPIES, ENDED }; /* what a thread waits for */
 enum { MMA_TF32, MMA_BF16, WGMMA_TF32, WGMMA_BF16 };
-enum { NOBODY = -1, MANY = -2 };
+enum { MANY = -1 }; /* in place of a reader: several threads read */
 
 /* Who touched four bytes of shared memory last. An epoch is the time between two barriers of the block. */
 struct cell {

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,7 +73,8 @@ class Machine:
         self.replace()
         self.seed = 0  # of the order in which threads run
         self.arrays: WeakValueDictionary[int, np.ndarray] = WeakValueDictionary()  # that own memory
-        self.kernels: dict[tuple, Loaded] = {}
+        self.ptx: dict[tuple, str] = {}
+        self.edited: Callable[[str], str] = lambda ptx: ptx  # before it runs
         self.room, self.traced = 0, 0  # for so many accesses of a warp, and of which block
         self.accesses: dict[str, np.ndarray] = {}
         self.started: list[str] = []  # the names of kernels
@@ -97,18 +98,18 @@ class Machine:
 
     def machine_code(self, *key: Any) -> tuple[str, Loaded]:
         """In place of `compiling.machine_code`."""
-        name = key[0].py_func.__name__
-        if key not in self.kernels:
-            kernel = translate(compiling.compile_ptx(*key))
-            self.kernels[key] = Loaded(name, self.compiled(kernel.source), kernel.shared)
-        return name, self.kernels[key]
+        if key not in self.ptx:
+            self.ptx[key] = compiling.compile_ptx(*key)
+        name, kernel = key[0].py_func.__name__, translate(self.edited(self.ptx[key]))
+        return name, Loaded(name, self.compiled(kernel.source), kernel.shared)
 
     def compiled(self, source: str) -> Any:
         path = self.folder / f"{hashlib.sha256(source.encode()).hexdigest()[:20]}.c"
-        path.write_text(source)
         library = path.with_suffix(".so")
-        include = f"-I{Path(__file__).parent}"
-        subprocess.run([COMPILER, *OPTIONS, include, "-o", library, path, "-lm"], check=True)
+        if not library.exists():
+            path.write_text(source)
+            include = f"-I{Path(__file__).parent}"
+            subprocess.run([COMPILER, *OPTIONS, include, "-o", library, path, "-lm"], check=True)
         return ctypes.CDLL(str(library))
 
     # --- what the driver does ---------------------------------------------------------------------
