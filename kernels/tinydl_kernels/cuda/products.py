@@ -153,12 +153,14 @@ def multiply(
         tile, parts: chosen by `tiles.choose` if not given. A tile of warpgroups is for a precision, and a C
             whose rows are a line.
     """
-    alpha, beta, bias, activation = epilogue
     a_place, b_place, c_place = device.memory(a), device.memory(b), device.memory(c)
-    bias_place = c_place if bias is None else device.memory(bias)
+    bias_place = c_place
+    if epilogue.bias is not None:  # of which a plan only has to know that it is there
+        alpha, beta, bias, activation = epilogue
+        bias_place, epilogue = device.memory(bias), Epilogue(alpha, beta, True, activation)
     aligned = not a_place % VECTOR_BYTES, not b_place % VECTOR_BYTES, not c_place % VECTOR_BYTES
-    ending, gpu = Ending(bias is not None, alpha, beta, activation), device.current()
-    plan = planned(product, c.dtype.char, aligned, ending, precision, tile, parts, gpu, choose)
+    gpu = device.current()
+    plan = planned(product, c.dtype.char, aligned, epilogue, precision, tile, parts, gpu, choose)
     if plan.workspace is None:
         target = c_place
     else:
@@ -191,7 +193,7 @@ def planned(
     product: Product,
     dtype: str,
     aligned: tuple[bool, bool, bool],
-    ending: Ending,
+    epilogue: Epilogue,
     precision: str | None,
     tile: Tile | WarpgroupTile | None,
     parts: int | None,
@@ -201,10 +203,12 @@ def planned(
     """
     Args:
         aligned: whether A, B and C begin at multiples of 16 bytes.
+        epilogue: with True for a bias.
         gpu: the current device's number, of which this plan is: another may have fewer multiprocessors.
         choose: `tiles.choose`.
     """
     (m, n, k), stack, c = product.sizes, product.stack, product.c
+    ending = Ending(bool(epilogue.bias), epilogue.alpha, epilogue.beta, epilogue.activation)
     if not (m and n and stack):
         return Plan([])
     images, by_line = FOLDED in (*product.a.layout, *product.b.layout), c.kind == LINE
