@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 
 import tinydl as tl
 from tinydl.distributed import replicas
@@ -136,6 +137,39 @@ def weights(model: Any) -> np.ndarray:
 
 def digest(model: Any) -> str:
     return hashlib.sha256(weights(model).tobytes()).hexdigest()
+
+
+def whole_and_resumed(
+    folder: str, make_strategy: Callable[[], Any], **saving: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights after a run that nothing stopped, and after one that an error stopped and that was resumed.
+
+    Their checkpoints lie in ``folder``, under "whole" and "parts".
+    """
+
+    class Crash(tl.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 7:
+                raise KeyError("crash")
+
+    def fit(name: str, callbacks: tuple = (), resume: bool = False) -> np.ndarray:
+        model, x, y = mlp(seed=tl.distributed.world().rank)
+        compiled(model, tl.optimizers.Adam(0.01)).fit(
+            x,
+            y,
+            epochs=4,
+            batch_size=BATCH,
+            verbose=0,
+            callbacks=[*callbacks, tl.callbacks.Checkpoint(f"{folder}/{name}", **saving)],
+            resume=resume,
+            strategy=make_strategy(),
+        )
+        return weights(model)
+
+    whole = fit("whole")
+    with pytest.raises(KeyError):
+        fit("parts", (Crash(),))
+    return whole, fit("parts", resume=True)
 
 
 @contextmanager

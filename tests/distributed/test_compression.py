@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinydl as tl
-from tests.distributed.models import BATCH, classes, compiled, digest, mlp, rows, train, weights
+from tests.distributed.models import (
+    BATCH,
+    compiled,
+    digest,
+    mlp,
+    train,
+    whole_and_resumed,
+)
 from tinydl.distributed.compression import BFloat16, Float16
 from tinydl.distributed.power_sgd import PowerSGD, orthonormalize
 from tinydl.distributed.reduction import AllReduce
@@ -216,36 +223,16 @@ def test_frozen_layers(job, compression):
     assert all(job.run(frozen_layers_are_left_alone, compression))
 
 
-def resumed(compression, folder, first_ranks):
-    """Stopped in the middle by an error, and resumed; against one that was never stopped."""
+def resumed(compression, folder):
+    def strategy():
+        return tl.distributed.DataParallel(compression=compression)
 
-    def model():
-        one, *_ = mlp(seed=tl.distributed.world().rank)
-        return compiled(one, tl.optimizers.Adam(0.01))
-
-    def fit(one, name, callbacks=(), resume=False):
-        strategy = tl.distributed.DataParallel(compression=compression)
-        checkpoint = tl.callbacks.Checkpoint(f"{folder}/{name}", every_steps=4)
-        data, options = (rows(6), classes()), {"epochs": 4, "batch_size": BATCH, "verbose": 0}
-        one.fit(
-            *data, callbacks=[*callbacks, checkpoint], resume=resume, strategy=strategy, **options
-        )
-        return weights(one)
-
-    class Crash(tl.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.optimizer.iterations == 7:
-                raise KeyError("crash")
-
-    whole = fit(model(), "whole")
-    with pytest.raises(KeyError):
-        fit(model(), "parts", [Crash()])
-    return np.array_equal(whole, fit(model(), "parts", resume=True))
+    return np.array_equal(*whole_and_resumed(folder, strategy, every_steps=4))
 
 
 @pytest.mark.parametrize("compression", [None, "bfloat16", "top_k", "power_sgd"])
 def test_a_resumed_run_gives_the_same_weights(job, compression, tmp_path):
-    assert job.run(resumed, compression, str(tmp_path), job.ranks) == [True] * job.ranks
+    assert job.run(resumed, compression, str(tmp_path)) == [True] * job.ranks
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import tinydl as tl
-from tests.distributed.models import BATCH, classes, compiled, digest, mlp, rows, train, weights
+from tests.distributed.models import (
+    compiled,
+    digest,
+    mlp,
+    train,
+    weights,
+    whole_and_resumed,
+)
 
 LocalSGD = tl.distributed.LocalSGD
 
@@ -82,30 +89,7 @@ def test_a_meeting_takes_the_mean_weighed_by_samples(job):
 
 
 def resumed(folder, every):
-    def fit(name, callbacks=(), resume=False):
-        model, *_ = mlp(seed=tl.distributed.world().rank)
-        checkpoint = tl.callbacks.Checkpoint(f"{folder}/{name}", every_steps=5)
-        compiled(model, tl.optimizers.Adam(0.01)).fit(
-            rows(6),
-            classes(),
-            epochs=4,
-            batch_size=BATCH,
-            verbose=0,
-            callbacks=[*callbacks, checkpoint],
-            resume=resume,
-            strategy=LocalSGD(every),
-        )
-        return weights(model)
-
-    class Crash(tl.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.optimizer.iterations == 7:
-                raise KeyError("crash")
-
-    whole = fit("whole")
-    with pytest.raises(KeyError):
-        fit("parts", [Crash()])
-    return np.array_equal(whole, fit("parts", resume=True))
+    return np.array_equal(*whole_and_resumed(folder, lambda: LocalSGD(every), every_steps=5))
 
 
 def test_a_resumed_run_gives_the_same_weights(job, tmp_path):

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import tinydl as tl
-from tests.distributed.models import BATCH, classes, compiled, mlp, rows, train, weights
+from tests.distributed.models import (
+    BATCH,
+    compiled,
+    mlp,
+    train,
+    weights,
+    whole_and_resumed,
+)
 from tinydl.distributed.buckets import cut
 from tinydl.distributed.sharding import Shard
 from tinydl.parameters import Parameter, ParameterStore
@@ -71,40 +78,15 @@ def test_frozen_layers(job, overlap):
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-8)
 
 
-def stopped_and_resumed(folder, stop_folder, overlap):
+def stopped_and_resumed(folder, overlap):
     """The optimizer is sharded before and after; the checkpoints are whole."""
-
-    def fit(path, callbacks=(), resume=False):
-        model, *_ = mlp(seed=tl.distributed.world().rank)
-        checkpoint = tl.callbacks.Checkpoint(path, every_steps=4, keep=None)
-        compiled(model, O.Adam(0.01)).fit(
-            rows(6),
-            classes(),
-            epochs=4,
-            batch_size=BATCH,
-            verbose=0,
-            callbacks=[*callbacks, checkpoint],
-            resume=resume,
-            strategy=sharded(overlap=overlap),
-        )
-        return weights(model)
-
-    class Crash(tl.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.optimizer.iterations == 7:
-                raise KeyError("crash")
-
-    whole = fit(folder)
-    with pytest.raises(KeyError):
-        fit(stop_folder, [Crash()])
-    return whole, fit(stop_folder, resume=True)
+    return whole_and_resumed(folder, lambda: sharded(overlap=overlap), every_steps=4, keep=None)
 
 
 @pytest.mark.parametrize("overlap", WAYS)
 def test_checkpoints_hold_everything(job, tmp_path, overlap):
     """A run that is resumed gives the same bits; so it does, but for rounding, in one process without shards."""
-    folders = [str(tmp_path / "whole"), str(tmp_path / "stopped")]
-    for whole, resumed in job.run(stopped_and_resumed, *folders, overlap):
+    for whole, resumed in job.run(stopped_and_resumed, str(tmp_path), overlap):
         np.testing.assert_array_equal(whole, resumed)
     for later in sorted((tmp_path / "whole").glob("*"))[1:]:
         later.unlink()
