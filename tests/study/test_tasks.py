@@ -87,6 +87,9 @@ def test_a_task_from_a_file(tmp_path):
         get(f"{file}:wrong")
     with pytest.raises(ValueError, match="defines no function 'absent'"):
         get(f"{file}:absent")
+    file.write_text("def short(:\n    pass\n")
+    with pytest.raises(ValueError, match=r"mine\.py cannot be imported: .*line 1"):
+        get(f"{file}:short")
 
 
 def test_an_unknown_task_is_an_error_that_suggests_the_nearest():

@@ -67,7 +67,10 @@ def from_file(reference: str) -> Builder:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise ValueError(f"{path} cannot be imported: {error}") from error
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{path} defines no function {function!r}")
     return getattr(module, function)
