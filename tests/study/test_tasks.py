@@ -87,9 +87,10 @@ def test_a_task_from_a_file(tmp_path):
         get(f"{file}:wrong")
     with pytest.raises(ValueError, match="defines no function 'absent'"):
         get(f"{file}:absent")
-    file.write_text("def short(:\n    pass\n")
-    with pytest.raises(ValueError, match=r"mine\.py cannot be imported: .*line 1"):
-        get(f"{file}:short")
+    broken = tmp_path / "broken.py"
+    broken.write_text("def short(:\n    pass\n")
+    with pytest.raises(ValueError, match=r"broken\.py cannot be imported: .*line 1"):
+        get(f"{broken}:short")
 
 
 def test_an_unknown_task_is_an_error_that_suggests_the_nearest():
