@@ -148,7 +148,7 @@ def test_the_order_of_threads_does_not_show(machine):
 
 def test_training(machine):
     """The losses of resnet8's first steps are those of the CPU but for rounding: as `gpu_check.py` asks it."""
-    steps, batch = (gpu_steps.STEPS, 4) if ALL else (2, 1)
+    steps, batch = (5, gpu_steps.BATCH) if ALL else (2, 1)
     found = [gpu_steps.trainings(*where, 0, steps, batch) for where in gpu_steps.TRAININGS]
     assert len(found[0][0]) == steps
     compared = gpu_steps.compare(*found)
