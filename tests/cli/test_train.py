@@ -129,12 +129,25 @@ def test_a_model_file_of_ones_own(own_model, tmp_path):
     assert "650 parameters" in result.output  # 64 · 10 + 10
 
 
-def test_a_function_that_takes_other_arguments_is_told_which(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def build(shape):\n    pass\n", "is called as function(input_shape, classes, seed=seed)"),
+        ("def build(shape, classes, seed):\n    return 3\n", "must return a model"),
+        (
+            "def build(shape, classes, seed):\n    return shape + classes\n",
+            ":build, for input (8, 8, 1): can only concatenate tuple",
+        ),
+        ("import nothing_of_this_name\n", "mine.py cannot be imported: No module named"),
+    ],
+)
+def test_what_a_model_file_does_wrong_is_said_with_its_name(text, words, tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text("def build(shape):\n    pass\n")
+    file.write_text(text)
     result = invoke("train", f"{file}:build", "--runs", tmp_path / "runs")
     assert result.exit_code == 1
-    assert "is called as function(input_shape, classes, seed=seed)" in result.output
+    assert words in result.output
+    assert "mine.py" in result.output
 
 
 def test_a_learning_rate_of_zero_is_zero(own_model, tmp_path):

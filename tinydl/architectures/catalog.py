@@ -37,7 +37,10 @@ def build(architecture: str, input_shape: Shape, classes: int, *, seed: int = 0)
         raise TypeError(
             f"{architecture} is called as function(input_shape, classes, seed=seed), and cannot be: {error}"
         ) from None
-    model = builder(input_shape, classes, seed=seed)
+    try:
+        model = builder(input_shape, classes, seed=seed)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{architecture}, for input {input_shape}: {error}") from error
     if not isinstance(model, BaseModel):
         raise TypeError(
             f"{architecture} must return a model (tl.Sequential or tl.Model), got {type(model).__name__}"
