@@ -61,7 +61,7 @@ def assert_gradient(function: Callable, gradient: Callable, x: np.ndarray, seed:
     )
 
 
-def guarded(array: np.ndarray) -> tuple[np.ndarray, Callable[[], None]]:
+def amid_canaries(array: np.ndarray) -> tuple[np.ndarray, Callable[[], None]]:
     """A copy of the array amid canaries, and the check that they are all alive."""
     margin = 64
     buffer = np.full(array.size + 2 * margin, CANARY, array.dtype)

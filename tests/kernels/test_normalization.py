@@ -12,12 +12,12 @@ from tinydl_kernels import cpu, reference
 from .comparison import (
     DTYPES,
     SEEDS,
+    amid_canaries,
     assert_close,
     assert_gradient,
     assert_same_for_each_thread_count,
     double,
     few,
-    guarded,
 )
 
 # Few and many channels, fewer and more rows than a block has.
@@ -47,7 +47,7 @@ def test_batch_norm_equals_its_definition(dtype, shape, seed):
         # The definition itself adds row to row, in float64.
         assert_close(a, b, 8 if dtype == np.float32 else 8 * np.sqrt(len(x)))
 
-    out, check = guarded(np.zeros_like(x))
+    out, check = amid_canaries(np.zeros_like(x))
     arguments = x, mean, inv_std, gamma, beta
     assert cpu.batch_norm_apply(*arguments, out=out) is out
     check()
@@ -62,7 +62,7 @@ def test_batch_norm_equals_its_definition(dtype, shape, seed):
     np.testing.assert_array_equal(again, sums)
     np.testing.assert_array_equal(totals, (gamma + sums[0], beta + sums[1]))
 
-    out, check = guarded(np.zeros_like(x))
+    out, check = amid_canaries(np.zeros_like(x))
     arguments = grad, x, gamma, mean, inv_std, *sums, 2 * len(x)
     assert cpu.batch_norm_grad_input(*arguments, out=out) is out
     check()

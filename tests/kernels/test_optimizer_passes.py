@@ -12,11 +12,11 @@ from tinydl_kernels import cpu, reference
 from .comparison import (
     DTYPES,
     SEEDS,
+    amid_canaries,
     assert_close,
     assert_same_for_each_thread_count,
     few,
     for_each_thread_count,
-    guarded,
 )
 
 SIZES = st.one_of(st.integers(0, 100), st.sampled_from([8191, 8192, 8193, 20000]))
@@ -64,7 +64,7 @@ def run_step(kernels, name, positional, named):
 @given(size=SIZES, seed=SEEDS)
 def test_step_equals_its_equations(name, dtype, size, seed):
     positional, named = arrays_for(name, size, dtype, np.random.default_rng(seed))
-    guards = [guarded(array) for array in [*positional, *named.values()]]
+    guards = [amid_canaries(array) for array in [*positional, *named.values()]]
     got = [array for array, _ in guards]
     count = len(positional)
     run_step(cpu, name, got[:count], dict(zip(named, got[count:], strict=True)))
@@ -157,7 +157,7 @@ def test_clip_and_scale(dtype):
     x = (3 * np.random.default_rng(0).standard_normal((30, 7))).astype(dtype)
     x[0, :3] = np.nan, np.inf, -np.inf
     want = reference.clip_(x.copy(), 1.5)
-    got, check = guarded(x)
+    got, check = amid_canaries(x)
     assert cpu.clip_(got, 1.5) is got
     check()
     np.testing.assert_array_equal(got, want)

@@ -10,12 +10,12 @@ from tinydl_kernels import cpu, reference
 from .comparison import (
     DTYPES,
     SEEDS,
+    amid_canaries,
     assert_close,
     assert_gradient,
     assert_same_for_each_thread_count,
     double,
     few,
-    guarded,
 )
 
 # (T, N, H): blocks of samples and panels of columns that are full and that are not
@@ -60,7 +60,7 @@ def test_lstm_equals_its_definition(dtype, sizes, skips, has_grad_y, seed):
     rng = np.random.default_rng(seed)
     z, u, h0, c0, skip = sequence(rng, dtype, sizes, skips)
     want = reference.lstm_sequence(*double(z, u, h0, c0), skip)
-    z, check = guarded(z)
+    z, check = amid_canaries(z)
     got = gates, c, tanh_c, _ = cpu.lstm_sequence(z, u, h0, c0, skip)
     check()
     assert gates is z
@@ -120,7 +120,7 @@ def test_gru_equals_its_definition(dtype, sizes, skips, use_bias, has_grad_y, se
     zx, u, bias, h0, skip = gru_sequence_inputs(rng, dtype, sizes, skips)
     bias = bias if use_bias else None
     want = reference.gru_sequence(*double(zx, u, bias, h0), skip)
-    zx, check = guarded(zx)
+    zx, check = amid_canaries(zx)
     got = gates, zh, h = cpu.gru_sequence(zx, u, bias, h0, skip)
     check()
     assert gates is zx
