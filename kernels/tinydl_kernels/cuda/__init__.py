@@ -17,8 +17,8 @@ a call worked with, and nobody keeps the memory.
 `tune` and benchmarks/gpu_speeds.py do capture calls, to time them: after the same calls have run, in a stream that does
 nothing else, and without a look at the results.
 
-What has run where: every kernel is compared with its definition in Numba's simulator, and assembled
-for sm_80 and sm_90, without a GPU (tests/kernels/cuda). Speeds: benchmarks/gpu_check.py measures them.
+What has run where: every kernel is compared with its definition in Numba's simulator, assembled for sm_80 and sm_90,
+and its PTX run on a machine in C, without a GPU (tests/kernels/cuda). Speeds: benchmarks/gpu_check.py measures them.
 """
 
 from .._table import lazy_module
