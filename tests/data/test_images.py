@@ -84,7 +84,7 @@ def test_gray_color_and_alpha(tmp_path):
     np.testing.assert_array_equal(x[0], np.repeat(gray[..., None], 3, axis=-1))
     write(folder, {"a/9.png": coded(random_pixels(0, (3, 2, 4)))})
     with pytest.raises(
-        DataError, match=r"a/9\.png is 3 x 2 RGB, a/0\.png is 3 x 2 gray: pass size"
+        DataError, match=r"a/9\.png is 3 x 2 RGB, a/0\.png is 3 x 2 gray: pass size.*--image-size"
     ):
         load_image_folder(folder)
     assert load_image_folder(folder, color="L").x_train.shape[-1] == 1

@@ -192,7 +192,7 @@ def _decode_all(
                 raise DataError(
                     f"{files.source}: {files.names[k]} is {_describe(image)}, {files.names[0]} is "
                     f"{_describe(first)}: pass size=(height, width) and color='RGB' or 'L' "
-                    "to make them alike"
+                    "to make them alike (tinydl train: --image-size and --color)"
                 )
             images[k] = image
 
