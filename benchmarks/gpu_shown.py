@@ -100,8 +100,16 @@ def picture(results: dict[str, Any], path: Path) -> None:
 
 
 def steps_picture(losses: dict[str, Any], speeds: list[dict[str, Any]], axis: Any) -> None:
+    middle, allowed = losses["float64"], losses["allowed"]
+    low, high = (
+        [x + sign * slack for x, slack in zip(middle, allowed, strict=True)] for sign in (-1, 1)
+    )
+    axis.fill_between(
+        range(len(middle)), low, high, alpha=0.3, label="float64, and how far rounding may lead"
+    )
     for name, line in (("gpu", "-"), ("cpu", ":")):
         axis.plot(losses[name], label=f"loss, {name}", linestyle=line)
+    axis.set_ylim(0, 1.1 * max(middle))
     axis.set_xlabel("step")
     texts = (
         f"{case['batch']}: "

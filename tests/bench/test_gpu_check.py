@@ -62,7 +62,8 @@ def test_goals_are_ratios_to_the_peer_in_the_same_precision(gpu_check, capsys):
 def test_the_picture_takes_what_there_is(gpu_check, tmp_path):
     pytest.importorskip("matplotlib")
     about = {"device": "none", "date": "2026-11-24"}
-    losses = {"losses": {"gpu": [2.0, 1.0], "cpu": [2.0, 1.1]}}
+    curves = {"gpu": [2.0, 1.0], "cpu": [2.0, 1.1], "float64": [2.0, 1.1], "allowed": [0.1, 0.2]}
+    losses = {"losses": curves}
     steps = {"steps": [{"batch": 128, "images_per_second": {"tinydl": 60.0}}]}
     products = {"matmul": [case(2, 2, 2, tinydl=5.0)], "ladder": []}
     for i, found in enumerate((losses, products | losses | steps, products | steps)):
