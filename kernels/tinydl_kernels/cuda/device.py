@@ -37,7 +37,6 @@ from .compiling import (
 # Vectors of 16 bytes must lie at multiples of 16; the simulator knows no alignment.
 VECTOR_BYTES = 16
 ALIGNED = None if SIMULATED else VECTOR_BYTES
-RESERVED_SHARED = 1024  # bytes of shared memory that the system takes for each block, since sm_80
 MOST_BLOCKS = 65535  # along the second and the third dimension of a grid
 COMPUTE = ((8, 0), (9, 0))  # what the kernels are checked for: A100, H100 and H200
 
