@@ -59,14 +59,19 @@ def with_value(array, index, value):
         (X, Y, {"class_weight": "balanced"}, "must be a dict"),
         (X, Y, {"seed": -1}, "seed must be a whole number"),
         (X, Y, {"resume": True}, "Checkpoint"),
-        (X, Y, {"steps_per_epoch": 0}, "steps_per_epoch"),
+        (X, Y, {"steps_per_epoch": 0}, "steps_per_epoch must be a whole number >= 1, got 0"),
+        (X, Y, {"steps_per_epoch": True}, "steps_per_epoch must be a whole number >= 1, got True"),
         (X, Y, {"callbacks": [print]}, "Callback"),
         ([X, X], Y, {}, "takes one array"),
         ([], None, {}, "empty"),
         (7, None, {}, "got int"),
         (None, None, {}, "x is None"),
         ({"a": X}, None, {}, "got dict"),
-        ([(X, Y)], Y, {}, "inhomogeneous|bring their own y|rows of different"),
+        ([(X, Y)], Y, {}, "x is a list with entries of different shapes"),
+        ([[1.0, 2.0], [3.0]], Y[:2], {}, "^x is a list with entries of different shapes"),
+        (X[:2], [[0], [1, 2]], {}, "^y is a list with entries of different shapes"),
+        (X[:2], Y[:2], {"sample_weight": [[0.5], 1]}, "^sample_weight is a list with entries of"),
+        (X, Y, {"validation_data": (X[:2], [[0], [1, 2]])}, "^validation_data: y is a list with"),
     ],
 )  # fmt: skip
 def test_fit_refuses(x, y, arguments, message):
@@ -75,6 +80,11 @@ def test_fit_refuses(x, y, arguments, message):
     with pytest.raises((ValueError, TypeError), match=message):
         model.fit(x, y, verbose=0, **arguments)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_predict_names_a_list_that_is_no_array():
+    with pytest.raises(ValueError, match=r"^x is a list with entries of different"):
+        classifier().predict([[1.0, 2.0], [3.0]])
 
 
 def test_targets_of_another_shape_than_the_outputs_are_refused():

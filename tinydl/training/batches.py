@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import whole_number
 from tinydl.data.loader import DataLoader
 
 # Arrays up to this size are searched for NaN before training. In larger ones (mapped from a file beyond memory) the
@@ -121,13 +122,25 @@ def is_arrays(data: Any) -> bool:
     return is_array(data) or (isinstance(data, list) and bool(data) and all(map(is_array, data)))
 
 
-def as_arrays(data: Any) -> Any:
-    """NumPy arrays of array-likes; None stays None."""
+def as_arrays(data: Any, name: str = "x") -> Any:
+    """NumPy arrays of array-likes; None stays None. ``name`` is what an error calls them.
+
+    Raises:
+        ValueError: a list whose entries differ in shape.
+    """
     if data is None:
         return None
     if isinstance(data, list) and is_arrays(data):
         return [np.asarray(a) for a in data]
-    return np.asarray(data)
+    try:
+        return np.asarray(data)
+    except ValueError:
+        if is_array(data):  # a failure of its own
+            raise
+        raise ValueError(
+            f"{name} is a {type(data).__name__} with entries of different shapes: expected an array, or entries that "
+            "are all alike (sequences are padded to one length)"
+        ) from None
 
 
 def make_source(
@@ -142,14 +155,15 @@ def make_source(
     steps: int | None = None,
     initial_epoch: int = 0,
     order_epoch: int = 0,
+    label: str = "",
 ) -> Source:
     """The source for what a user gave as ``x``, ``y`` and ``sample_weight``.
 
     ``initial_epoch`` is the first epoch that will be asked for; ``order_epoch`` the number of the order that a
-    loader gives to epoch 0.
+    loader gives to epoch 0; ``label`` is put before their names, as in "validation_data: y".
     """
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
-        raise ValueError(f"steps_per_epoch must be a positive whole number, got {steps!r}")
+    if steps is not None:
+        steps = whole_number("steps_per_epoch", steps)
     if x is None:
         raise TypeError("x is None: expected arrays, a DataLoader or an iterable of batches")
     if is_loader(x) or not (is_arrays(x) or y is not None):
@@ -165,12 +179,12 @@ def make_source(
                 f"x must be arrays, a DataLoader or an iterable of batches, got {type(x).__name__}"
             )
         return IterableSource(x, steps, initial_epoch)
-    x = as_arrays(x)
+    x = as_arrays(x, f"{label}x")
     size = sum(array.nbytes for array in (x if isinstance(x, list) else [x]))
     loader = DataLoader(
         x,
-        as_arrays(y),
-        as_arrays(sample_weight),
+        as_arrays(y, f"{label}y"),
+        as_arrays(sample_weight, f"{label}sample_weight"),
         batch_size=batch_size,
         shuffle=shuffle,
         seed=seed,
@@ -203,7 +217,7 @@ def split_validation(x: Any, y: Any, weight: Any, fraction: float) -> tuple[tupl
         raise ValueError(f"validation_split must be between 0 and 1, got {fraction}")
     if not is_arrays(x):
         raise ValueError("validation_split needs arrays; for batches give validation_data")
-    x, y, weight = as_arrays(x), as_arrays(y), as_arrays(weight)
+    x, y, weight = as_arrays(x), as_arrays(y, "y"), as_arrays(weight, "sample_weight")
     samples = count_samples(x)
     cut = int(samples * (1 - fraction))
     if not 0 < cut < samples:

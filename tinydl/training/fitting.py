@@ -164,7 +164,7 @@ def predict(
             "make it with shuffle=False"
         )
     if isinstance(x, list) and not is_arrays(x) and x and not isinstance(x[0], tuple):
-        x = np.asarray(x)  # a list of numbers
+        x = as_arrays(x)  # a list of numbers
     source = make_source(x, batch_size=fitting_batch(x, batch_size), dtype=model.parameter_dtype)
     build_for(model, source)
     check_source(model, source, targets=False)
@@ -258,7 +258,9 @@ def make_sources(
         return training, None
     parts = validation if isinstance(validation, tuple) else (validation,)
     batch_size = fitting_batch(parts[0], request.batch_size)
-    measured = make_source(*parts, batch_size=batch_size, dtype=model.parameter_dtype)
+    measured = make_source(
+        *parts, batch_size=batch_size, dtype=model.parameter_dtype, label="validation_data: "
+    )
     if isinstance(measured, IterableSource) and measured.read_once and request.epochs > 1:
         raise ValueError(
             "validation_data is read in every epoch, and this iterator can be read once only: "
