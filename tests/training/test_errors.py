@@ -47,6 +47,9 @@ def with_value(array, index, value):
         (X.astype(str), Y, {}, "dtype"),
         (X, None, {}, "targets"),
         (X, Y, {"epochs": 0}, "epochs must be"),
+        (X, Y, {"epochs": True}, "epochs must be a whole number >= 1, got True"),
+        (X, Y, {"verbose": "x"}, "verbose must be 0, 1 or 2, got 'x'"),
+        (X, Y, {"verbose": 3}, "verbose must be 0, 1 or 2, got 3"),
         (X, Y, {"validation_split": 1.5}, "between 0 and 1"),
         (X, Y, {"validation_split": 0.999}, "leaves 0 for training"),
         (X, Y, {"validation_split": 0.5, "validation_data": (X, Y)}, "not both"),
@@ -78,7 +81,7 @@ def test_fit_refuses(x, y, arguments, message):
     model = classifier()
     before = model.get_weights()
     with pytest.raises((ValueError, TypeError), match=message):
-        model.fit(x, y, verbose=0, **arguments)
+        model.fit(x, y, **{"verbose": 0, **arguments})
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
@@ -94,6 +97,37 @@ def test_targets_of_another_shape_than_the_outputs_are_refused():
         model.fit(X, X[:, 0], verbose=0)
 
 
+@pytest.mark.parametrize(
+    ("loss", "outputs"),
+    [("mse", 1), ("mse", 3), ("mae", 3), ("huber", 3), ("binary_crossentropy", 3)],
+)
+def test_class_weights_are_refused_where_samples_are_not_of_one_class(loss, outputs):
+    model = tl.Sequential([tl.layers.Dense(outputs)])
+    model.compile("sgd", loss)
+    label = type(model.loss).__name__
+    words = f"class_weight needs a loss for which every .* not {label} of {outputs} outputs: give"
+    with pytest.raises(ValueError, match=words):
+        model.fit(X, np.ones((40, outputs)), class_weight={0: 2.0}, verbose=0)
+
+
+def test_class_weights_go_with_two_classes():
+    """One unit: the second class counts three times, as with weights of the samples."""
+    model, same = (tl.Sequential([tl.layers.Dense(1)], seed=0) for _ in range(2))
+    for m in (model, same):
+        m.compile("sgd", "binary_crossentropy")
+    model.fit(X, Y, class_weight={1: 3.0}, verbose=0)
+    same.fit(X, Y, sample_weight=np.where(Y == 1, 3.0, 1.0), verbose=0)
+    for a, b in zip(model.get_weights(), same.get_weights(), strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("call", ["evaluate", "predict"])
+def test_verbose_of_evaluate_and_predict(call):
+    data = (X, Y) if call == "evaluate" else (X,)
+    with pytest.raises(ValueError, match="verbose must be 0, 1 or 2, got 'x'"):
+        getattr(classifier(), call)(*data, verbose="x")
+
+
 def test_fit_and_evaluate_need_compile():
     model = tl.Sequential([tl.layers.Dense(3)])
     for call in (model.fit, model.evaluate):
@@ -105,14 +139,14 @@ def test_fit_and_evaluate_need_compile():
 
 
 def test_an_iterator_that_is_read_to_its_end():
-    with pytest.raises(ValueError, match="no batch in epoch 1"):
+    with pytest.raises(ValueError, match="no batch in epoch 2"):
         classifier().fit(iter([(X, Y)]), epochs=2, verbose=0)
 
 
 def test_arrays_too_large_to_search_are_judged_by_the_loss(monkeypatch):
     monkeypatch.setattr("tinydl.training.batches.CHECKED_BYTES", 100)
     with pytest.raises(
-        NonFiniteLossError, match=r"step 4: the batch's input holds nan at \[1, 2\]"
+        NonFiniteLossError, match=r"step 5: the batch's input holds nan at \[1, 2\]"
     ):
         classifier().fit(with_value(X, (33, 2), np.nan), Y, batch_size=8, shuffle=False, verbose=0)
 
@@ -201,7 +235,9 @@ def exploding(factor):
 @pytest.mark.parametrize("factor", [np.inf, np.nan])
 def test_a_non_finite_loss_names_the_layer_and_keeps_the_weights(factor):
     model, sound = exploding(factor), exploding(1.0)
-    with pytest.raises(NonFiniteLossError, match=r"layer 'inner\.bang'") as caught:
+    with pytest.raises(
+        NonFiniteLossError, match=r"epoch 1, step 3: .*layer 'inner\.bang'"
+    ) as caught:
         model.fit(X, Y, batch_size=8, verbose=0)
     assert (caught.value.origin, caught.value.epoch, caught.value.step) == ("inner.bang", 0, 2)
 
@@ -235,7 +271,7 @@ def test_an_input_that_is_not_finite_in_a_batch_of_an_iterable_is_named():
     model = tl.Sequential([tl.layers.Dense(8), tl.layers.Dense(3)])
     model.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises(
-        NonFiniteLossError, match=r"step 1: the batch's input holds inf at \[3, 1\]"
+        NonFiniteLossError, match=r"step 2: the batch's input holds inf at \[3, 1\]"
     ):
         model.fit(batches, verbose=0)
 

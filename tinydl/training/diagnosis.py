@@ -20,7 +20,8 @@ class NonFiniteLossError(FloatingPointError):
 
     Attributes:
         origin: path of the layer or parameter in which it first appeared, "input", or "loss".
-        epoch, step: where training stopped, both counted from 0.
+        epoch, step: where training stopped, both counted from 0 as callbacks are told them; the message counts from
+            1, as the line of progress does.
     """
 
     def __init__(self, message: str, origin: str, epoch: int, step: int) -> None:

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinydl import devices
+from tinydl.arguments import whole_number
 from tinydl.distributed.strategy import SingleProcess
-from tinydl.losses import CategoricalCrossentropy
+from tinydl.losses import (
+    CategoricalCrossentropy,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+)
+from tinydl.losses.elementwise import ElementwiseLoss
 from tinydl.training import evaluation
 from tinydl.training.batches import (
     IterableSource,
@@ -67,6 +74,7 @@ def fit(model: BaseModel, request: FitRequest) -> History:
     require_compiled(model)
     keep_freed_memory()
     check_epochs(request)
+    check_verbose(request.verbose)
     strategy = choose_strategy(request)
     many = strategy.world.size > 1
     check_device(model, request.device, strategy.world.local_rank if many else None)
@@ -137,6 +145,7 @@ def evaluate(
     device: str | None = None,
 ) -> dict[str, Any]:
     require_compiled(model)
+    check_verbose(verbose)
     check_device(model, device)
     began = time.perf_counter()
     source = make_source(
@@ -156,6 +165,7 @@ def evaluate(
 def predict(
     model: BaseModel, x: Any, batch_size: int, verbose: int, device: str | None = None
 ) -> Any:
+    check_verbose(verbose)
     check_device(model, device)
     began = time.perf_counter()
     if is_loader(x) and getattr(x, "shuffle", False):
@@ -184,9 +194,12 @@ def require_compiled(model: BaseModel) -> None:
 
 def check_epochs(request: FitRequest) -> None:
     for name, least in (("epochs", 1), ("initial_epoch", 0), ("accumulate_steps", 1)):
-        value = getattr(request, name)
-        if not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        whole_number(name, getattr(request, name), least)
+
+
+def check_verbose(verbose: Any) -> None:
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
 
 
 def take_checkpoint(request: FitRequest) -> tuple[list[Callback], Checkpoint | None]:
@@ -312,5 +325,11 @@ def make_class_weights(model: BaseModel, weights: dict[int, float] | None) -> Cl
         return None
     if isinstance(model.loss, SeveralLosses):
         raise ValueError("class_weight needs one output; give sample_weight for a model of several")
+    several = isinstance(model.loss, ElementwiseLoss) and model.output_shape[-1] > 1
+    if several or isinstance(model.loss, MeanSquaredError | MeanAbsoluteError | Huber):
+        raise ValueError(
+            "class_weight needs a loss for which every sample is of one class, not "
+            f"{type(model.loss).__name__} of {model.output_shape[-1]} outputs: give sample_weight"
+        )
     one_hot = isinstance(model.loss, CategoricalCrossentropy)
     return ClassWeights(weights, one_hot, classes=max(model.output_shape[-1], 2))

@@ -163,7 +163,7 @@ class TrainingLoop:
             self.strategy.leave_epoch()
         if self.step == 0:
             raise ValueError(
-                f"the data gave no batch in epoch {self.epoch} (was it an iterator, read to its end?)"
+                f"the data gave no batch in epoch {self.epoch + 1} (was it an iterator, read to its end?)"
             )
         if self.interrupted:
             return  # the epoch is not over: it goes on here when training is resumed
@@ -315,7 +315,7 @@ class TrainingLoop:
             self.model.restore(self.before)  # the same dropout again
             origin, description = find_origin(self.model, x)
         raise NonFiniteLossError(
-            f"the loss became {loss} in epoch {self.epoch}, step {self.step}: {description}. "
+            f"the loss became {loss} in epoch {self.epoch + 1}, step {self.step + 1}: {description}. "
             "The weights are those from before this step; a smaller learning rate or clipping the gradient "
             "(global_clipnorm) often helps",
             origin,
