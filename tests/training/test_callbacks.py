@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 import tinydl as tl
+from tinydl.training.callbacks import EarlyStopping, LearningRateScheduler, ReduceLROnPlateau
 from tinydl.training.callbacks.base import HOOKS, CallbackList
 from tinydl.training.callbacks.progress import duration
 
@@ -134,6 +135,30 @@ def test_states_go_back_to_the_callbacks_they_came_from():
 def test_lambda_callback_refuses_unknown_hooks():
     with pytest.raises(TypeError, match="on_epoch_stop"):
         tl.callbacks.LambdaCallback(on_epoch_stop=print)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: EarlyStopping(3.5), "EarlyStopping: monitor must be a name in the logs .*, got 3.5"),
+        (lambda: ReduceLROnPlateau(3.5), "ReduceLROnPlateau: monitor must be a name .*, got 3.5"),
+        (lambda: EarlyStopping(mode="least"), "mode must be auto, min or max, got 'least'"),
+        (lambda: EarlyStopping(min_delta="a"), "min_delta must be a finite number >= 0, got 'a'"),
+        (lambda: EarlyStopping(patience="a"), "patience must be a whole number >= 0, got 'a'"),
+        (lambda: EarlyStopping(patience=-1), "patience must be a whole number >= 0, got -1"),
+        (lambda: EarlyStopping(baseline="a"), "baseline must be a finite number, got 'a'"),
+        (lambda: EarlyStopping(start_from_epoch=0.5), "start_from_epoch must be a whole number"),
+        (lambda: ReduceLROnPlateau(factor="a"), r"factor must be a finite number in \(0, 1\), got 'a'"),
+        (lambda: ReduceLROnPlateau(factor=1), r"factor must be a finite number in \(0, 1\), got 1"),
+        (lambda: ReduceLROnPlateau(patience=1.5), "patience must be a whole number >= 0, got 1.5"),
+        (lambda: ReduceLROnPlateau(cooldown="a"), "cooldown must be a whole number >= 0, got 'a'"),
+        (lambda: ReduceLROnPlateau(min_lr="a"), "min_lr must be a finite number >= 0, got 'a'"),
+        (lambda: LearningRateScheduler(3.5), "schedule must be a function of .*, got 3.5"),
+    ],
+)  # fmt: skip
+def test_callbacks_name_an_argument_that_is_wrong(make, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        make()
 
 
 # ---- EarlyStopping ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tinydl.arguments import finite_number, whole_number
 from tinydl.training.callbacks.base import Logs
 from tinydl.training.callbacks.monitor import Monitor
 
@@ -36,13 +37,15 @@ class EarlyStopping(Monitor):
         start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        if patience < 0:
-            raise ValueError(f"EarlyStopping: patience must be >= 0, got {patience}")
-        self.patience = patience
+        self.patience = whole_number("EarlyStopping: patience", patience, least=0)
         self.verbose = verbose
-        self.baseline = baseline
+        self.baseline = (
+            None if baseline is None else finite_number("EarlyStopping: baseline", baseline)
+        )
         self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = start_from_epoch
+        self.start_from_epoch = whole_number(
+            "EarlyStopping: start_from_epoch", start_from_epoch, least=0
+        )
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tinydl.arguments import finite_number, whole_number
 from tinydl.optimizers.schedules import Constant
 from tinydl.training.callbacks.base import Callback, Logs
 from tinydl.training.callbacks.monitor import Monitor
@@ -33,6 +34,10 @@ class LearningRateScheduler(Callback):
     """
 
     def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0) -> None:
+        if not callable(schedule):
+            raise TypeError(
+                f"LearningRateScheduler: schedule must be a function of epoch and rate, got {schedule!r}"
+            )
         self.schedule = schedule
         self.verbose = verbose
         self.set_for_epoch: int | None = None
@@ -84,13 +89,11 @@ class ReduceLROnPlateau(Monitor):
         min_lr: float = 0.0,
     ) -> None:
         super().__init__(monitor, mode, min_delta)
-        if not 0 < factor < 1:
-            raise ValueError(f"ReduceLROnPlateau: factor must be between 0 and 1, got {factor}")
-        self.factor = factor
-        self.patience = patience
+        self.factor = finite_number("ReduceLROnPlateau: factor", factor, 0, 1, above=True)
+        self.patience = whole_number("ReduceLROnPlateau: patience", patience, least=0)
         self.verbose = verbose
-        self.cooldown = cooldown
-        self.min_lr = min_lr
+        self.cooldown = whole_number("ReduceLROnPlateau: cooldown", cooldown, least=0)
+        self.min_lr = finite_number("ReduceLROnPlateau: min_lr", min_lr, low=0)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         super().on_train_begin(logs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tinydl.arguments import finite_number
 from tinydl.training.callbacks.base import Callback, Logs
 
 HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1")
@@ -20,15 +21,18 @@ class Monitor(Callback):
     """
 
     def __init__(self, monitor: str, mode: str, min_delta: float = 0.0) -> None:
+        kind = type(self).__name__
+        if not isinstance(monitor, str):
+            raise TypeError(
+                f"{kind}: monitor must be a name in the logs such as 'val_loss', got {monitor!r}"
+            )
         if mode not in ("auto", "min", "max"):
-            raise ValueError(f"{type(self).__name__}: mode must be auto, min or max, got {mode!r}")
-        if not min_delta >= 0:
-            raise ValueError(f"{type(self).__name__}: min_delta must be >= 0, got {min_delta!r}")
+            raise ValueError(f"{kind}: mode must be auto, min or max, got {mode!r}")
         if mode == "auto":
             mode = "max" if any(name in monitor.lower() for name in HIGHER_IS_BETTER) else "min"
         self.monitor = monitor
         self.mode = mode
-        self.min_delta = min_delta
+        self.min_delta = finite_number(f"{kind}: min_delta", min_delta, low=0)
         self.best: float = self.worst()
 
     def worst(self) -> float:
