@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -99,8 +100,25 @@ def test_aliases():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="unknown activation 'gel': expected one of linear, relu"):
-        Activation("gel")
-    for slope in (0, -0.1, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="LeakyReLU: negative_slope must be positive"):
+    for slope in (0, -0.1, float("inf"), float("nan"), "a", True):
+        words = (
+            f"LeakyReLU: negative_slope (ReLU's is 0) must be a finite number > 0, got {slope!r}"
+        )
+        with pytest.raises(ValueError, match=re.escape(words)):
             LeakyReLU(slope)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("rleu", r"'rleu' \(did you mean 'relu'\?\): expected one of linear, relu"),
+        ("ReLU", r"'ReLU' \(did you mean 'relu'\?\): expected one of"),
+        ("xyz", "'xyz': expected one of linear, relu"),
+        (["relu"], r"\['relu'\]: expected one of linear, relu"),
+        (3.5, "3.5: expected one of linear, relu"),
+        (ReLU(), "ReLU.*: expected one of linear, relu"),
+    ],
+)
+def test_an_activation_that_is_none(name, words):
+    with pytest.raises(ValueError, match=f"^unknown activation {words}"):
+        Activation(name)

@@ -41,7 +41,8 @@ def test_wrong_units(units):
 
 def test_unknown_activation():
     with pytest.raises(
-        ValueError, match=r"unknown activation 'rulu': expected one of linear, relu"
+        ValueError,
+        match=r"unknown activation 'rulu' \(did you mean 'relu'\?\): expected one of linear, relu",
     ):
         Dense(3, "rulu")
 

@@ -155,8 +155,9 @@ def test_scales_and_shifts_do_not_decay():
 
 @pytest.mark.parametrize("kind", [BatchNorm, LayerNorm])
 def test_wrong_arguments_and_shapes(kind):
-    for epsilon in (0, -1e-3, np.nan, np.inf):
-        with pytest.raises(ValueError, match=f"{kind.__name__}: epsilon must be a positive number"):
+    for epsilon in (0, -1e-3, np.nan, np.inf, "a", None):
+        words = f"^{kind.__name__}: epsilon must be a finite number > 0, got {epsilon!r}"
+        with pytest.raises(ValueError, match=words):
             kind(epsilon=epsilon)
     with pytest.raises(ValueError, match=r"'norm' needs a known last axis, got \(3, None\)"):
         kind(name="norm").initialize((3, None), rng)
@@ -166,6 +167,8 @@ def test_wrong_arguments_and_shapes(kind):
         layer.forward(np.zeros((2, 4), np.float32))
 
 
-def test_wrong_momentum():
-    with pytest.raises(ValueError, match=r"BatchNorm: momentum must lie in \[0, 1\], got 1.5"):
-        BatchNorm(momentum=1.5)
+@pytest.mark.parametrize("momentum", [1.5, -0.1, np.nan, "a", None])
+def test_wrong_momentum(momentum):
+    words = rf"^BatchNorm: momentum must lie in \[0, 1\], got {momentum!r}"
+    with pytest.raises(ValueError, match=words):
+        BatchNorm(momentum=momentum)

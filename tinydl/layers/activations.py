@@ -7,6 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import finite_number
+from tinydl.configs import near
 from tinydl.layers.base import Layer
 
 # Their derivative can be written with the output y alone, so a kernel may apply them to its result
@@ -27,9 +29,13 @@ class ActivationFunction:
     """
 
     def __init__(self, name: str | None) -> None:
-        name = ALIASES.get(name, name)
+        if isinstance(name, str | None):
+            name = ALIASES.get(name, name)
         if name not in NAMES:
-            raise ValueError(f"unknown activation {name!r}: expected one of {', '.join(NAMES)}")
+            meant = near(name.lower(), NAMES) if isinstance(name, str) else ""
+            raise ValueError(
+                f"unknown activation {name!r}{meant}: expected one of {', '.join(NAMES)}"
+            )
         self.name: str = name
         self.fused = name if name in FUSED else None
         self.z: NDArray | None = None
@@ -157,12 +163,9 @@ class LeakyReLU(Layer):
 
     def __init__(self, negative_slope: float = 0.3, name: str | None = None) -> None:
         super().__init__(name or "leaky_relu")
-        if not 0 < negative_slope < float("inf"):
-            raise ValueError(
-                f"LeakyReLU: negative_slope must be positive, got {negative_slope!r} "
-                "(ReLU has slope 0)"
-            )
-        self.negative_slope = float(negative_slope)
+        self.negative_slope = finite_number(
+            "LeakyReLU: negative_slope (ReLU's is 0)", negative_slope, low=0, above=True
+        )
 
     def forward(self, x: NDArray, training: bool = False) -> NDArray:
         self.check_input(x)

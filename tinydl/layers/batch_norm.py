@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import finite_number, fraction
 from tinydl.configs import as_config
 from tinydl.devices import namespace
 from tinydl.initializers import get as get_initializer
@@ -54,10 +55,8 @@ class BatchNorm(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        if not 0 <= momentum <= 1:
-            raise ValueError(f"BatchNorm: momentum must lie in [0, 1], got {momentum!r}")
-        self.momentum = float(momentum)
-        self.epsilon = checked_epsilon("BatchNorm", epsilon)
+        self.momentum = fraction("BatchNorm: momentum", momentum)
+        self.epsilon = finite_number("BatchNorm: epsilon", epsilon, low=0, above=True)
         self.center = center
         self.scale = scale
         self.beta_initializer = get_initializer(beta_initializer)
@@ -128,12 +127,6 @@ class BatchNorm(Layer):
 
 
 # ---- γ and β, which layer normalization has as well ------------------------------------------------
-
-
-def checked_epsilon(kind: str, epsilon: float) -> float:
-    if not (np.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"{kind}: epsilon must be a positive number, got {epsilon!r}")
-    return float(epsilon)
 
 
 def add_scale_and_shift(layer: Any, input_shape: Shape, rng: np.random.Generator) -> None:

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tinydl_kernels as kernels
+from tinydl.arguments import finite_number
 from tinydl.initializers import get as get_initializer
 from tinydl.layers.base import Layer, Shape
 from tinydl.layers.batch_norm import (
     add_gradients,
     add_scale_and_shift,
-    checked_epsilon,
     scale_and_shift,
     scale_and_shift_config,
 )
@@ -46,7 +46,7 @@ class LayerNorm(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name)
-        self.epsilon = checked_epsilon("LayerNorm", epsilon)
+        self.epsilon = finite_number("LayerNorm: epsilon", epsilon, low=0, above=True)
         self.center = center
         self.scale = scale
         self.beta_initializer = get_initializer(beta_initializer)
