@@ -450,6 +450,8 @@ def test_the_progress_line_says_where_the_time_goes(job):
         ),
         ({"bucket_bytes": 0}, "bucket_bytes must be a whole number >= 1, got 0"),
         ({"check_every": -1}, "check_every must be a whole number >= 0, got -1"),
+        ({"deterministic": "a"}, "DataParallel: deterministic must be True or False, got 'a'"),
+        ({"shard_optimizer": 2}, "DataParallel: shard_optimizer must be True or False, got 2"),
         ({"compression": "bfloat"}, "unknown compression 'bfloat' .did you mean 'bfloat16'"),
         ({"compression": "float16", "overlap": "poll"}, "overlap='poll' is for plain sums"),
         ({"compression": "float16", "deterministic": True}, "deterministic and compression cannot"),

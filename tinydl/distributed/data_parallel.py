@@ -76,6 +76,9 @@ class DataParallel(Replicas):
         check_every: int = 100,
     ) -> None:
         super().__init__(check_every)
+        for name, value in (("deterministic", deterministic), ("shard_optimizer", shard_optimizer)):
+            if value not in (True, False):
+                raise ValueError(f"DataParallel: {name} must be True or False, got {value!r}")
         self.shards = whole_number("DataParallel: shards", shards)
         self.bucket_bytes = whole_number("DataParallel: bucket_bytes", bucket_bytes)
         self.first_bucket_bytes = whole_number(
