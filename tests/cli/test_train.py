@@ -136,9 +136,33 @@ def test_a_model_file_of_ones_own(own_model, tmp_path):
         ("def build(shape, classes, seed):\n    return 3\n", "must return a model"),
         (
             "def build(shape, classes, seed):\n    return shape + classes\n",
-            ":build, for input (8, 8, 1): can only concatenate tuple",
+            ":build, for input (8, 8, 1): TypeError: can only concatenate tuple",
         ),
-        ("import nothing_of_this_name\n", "mine.py cannot be imported: No module named"),
+        (
+            "def build(shape, classes, seed):\n    return model\n",
+            "mine.py:build, for input (8, 8, 1): NameError: name 'model' is not defined (line 2)",
+        ),
+        (
+            "import tinydl as tl\n\n"
+            "def build(shape, classes, seed):\n    return tl.Sequential([tl.layers.Dense(0)])\n",
+            "Dense: units must be a whole number >= 1, got 0 (line 4)",
+        ),
+        (
+            "import tinydl as tl\n\nclass Mine(tl.layers.Dense):\n"
+            "    def build(self, input_shape, rng):\n        self.a = {}['width']\n\n"
+            "def build(shape, classes, seed):\n    return tl.Sequential([Mine(3)])\n",
+            "mine.py:build, for input (8, 8, 1): KeyError: 'width' (line 5)",
+        ),
+        (
+            "import nothing_of_this_name\n",
+            "mine.py cannot be imported: ModuleNotFoundError: No module named "
+            "'nothing_of_this_name' (line 1)",
+        ),
+        (
+            "import math\nSIZE = sise\n",
+            "mine.py cannot be imported: NameError: name 'sise' is not defined (line 2)",
+        ),
+        ("def build(:\n    pass\n", "mine.py cannot be imported: "),
     ],
 )
 def test_what_a_model_file_does_wrong_is_said_with_its_name(text, words, tmp_path):
@@ -148,6 +172,7 @@ def test_what_a_model_file_does_wrong_is_said_with_its_name(text, words, tmp_pat
     assert result.exit_code == 1
     assert words in result.output
     assert "mine.py" in result.output
+    assert isinstance(result.exception, SystemExit)  # and no traceback
 
 
 def test_a_learning_rate_of_zero_is_zero(own_model, tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,23 +32,30 @@ def build(architecture: str, input_shape: Shape, classes: int, *, seed: int = 0)
 
     A function of one's own is called as ``function(input_shape, classes, seed=seed)``.
     """
-    builder = from_file(architecture) if ".py" in architecture else by_name(architecture)
+    own = ".py" in architecture
+    builder = from_file(architecture) if own else by_name(architecture)
     try:
         inspect.signature(builder).bind(input_shape, classes, seed=seed)
     except TypeError as error:
         raise TypeError(
             f"{architecture} is called as function(input_shape, classes, seed=seed), and cannot be: {error}"
         ) from None
+    expected = (
+        Exception if own else (TypeError, ValueError)
+    )  # a mistake of ours keeps its traceback
     try:
         model = builder(input_shape, classes, seed=seed)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{architecture}, for input {input_shape}: {error}") from error
+        if isinstance(model, BaseModel) and not model.built:
+            model.build_model(input_shape)
+    except expected as error:
+        file = architecture.partition(":")[0]
+        raise ValueError(
+            f"{architecture}, for input {input_shape}: {with_line(error, file)}"
+        ) from error
     if not isinstance(model, BaseModel):
         raise TypeError(
             f"{architecture} must return a model (tl.Sequential or tl.Model), got {type(model).__name__}"
         )
-    if not model.built:
-        model.build_model(input_shape)
     return model
 
 
@@ -72,8 +81,16 @@ def from_file(reference: str) -> Builder:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (SyntaxError, ImportError) as error:
-        raise ValueError(f"{path} cannot be imported: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{path} cannot be imported: {with_line(error, file)}") from error
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{path} defines no function {function!r}")
     return getattr(module, function)
+
+
+def with_line(error: Exception, file: str) -> str:
+    """The error's message, with its kind and the line of ``file`` where it went through that."""
+    path = os.path.abspath(file)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == path]
+    return f"{type(error).__name__}: {error} (line {lines[-1]})" if lines else str(error)
