@@ -50,13 +50,16 @@ def with_value(array, index, value):
         (X, Y, {"epochs": True}, "epochs must be a whole number >= 1, got True"),
         (X, Y, {"verbose": "x"}, "verbose must be 0, 1 or 2, got 'x'"),
         (X, Y, {"verbose": 3}, "verbose must be 0, 1 or 2, got 3"),
-        (X, Y, {"validation_split": 1.5}, "between 0 and 1"),
+        (X, Y, {"validation_split": 1.5}, r"validation_split must be a finite number in \(0, 1\), got 1.5"),
+        (X, Y, {"validation_split": "a"}, r"validation_split must be a finite number in .*, got 'a'"),
         (X, Y, {"validation_split": 0.999}, "leaves 0 for training"),
         (X, Y, {"validation_split": 0.5, "validation_data": (X, Y)}, "not both"),
         (X, Y, {"validation_data": (X[:, :2], Y)}, "validation_data: .*shape"),
         (X, Y, {"validation_data": (X, Y + 5)}, "validation_data: .*outside"),
         (X, Y, {"validation_data": iter([(X, Y)]), "epochs": 2}, "can be read once only"),
-        (X, Y, {"class_weight": {0: -1.0}}, "class 0 has weight -1"),
+        (X, Y, {"class_weight": {0: -1.0}}, "weight of class 0 must be a finite number >= 0, got -1"),
+        (X, Y, {"class_weight": {0: "a"}}, "weight of class 0 must be a finite number >= 0, got 'a'"),
+        (X, Y, {"class_weight": {True: 1.0}}, "numbers from 0 to 2, got True"),
         (X, Y, {"class_weight": {"cat": 1.0}}, "classes are numbers"),
         (X, Y, {"class_weight": {3: 1.0}}, "numbers from 0 to 2, got 3"),
         (X, Y, {"class_weight": "balanced"}, "must be a dict"),
@@ -119,6 +122,14 @@ def test_class_weights_go_with_two_classes():
     same.fit(X, Y, sample_weight=np.where(Y == 1, 3.0, 1.0), verbose=0)
     for a, b in zip(model.get_weights(), same.get_weights(), strict=True):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("call", ["evaluate", "predict"])
+@pytest.mark.parametrize("size", ["a", 0, True])
+def test_batch_size_of_evaluate_and_predict(call, size):
+    data = (X, Y) if call == "evaluate" else (X,)
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number >= 1, got {size!r}"):
+        getattr(classifier(), call)(*data, batch_size=size)
 
 
 @pytest.mark.parametrize("call", ["evaluate", "predict"])

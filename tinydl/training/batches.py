@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydl.arguments import whole_number
+from tinydl.arguments import finite_number, whole_number
 from tinydl.data.loader import DataLoader
 
 # Arrays up to this size are searched for NaN before training. In larger ones (mapped from a file beyond memory) the
@@ -213,8 +213,7 @@ def count_samples(x: Any) -> int:
 
 def split_validation(x: Any, y: Any, weight: Any, fraction: float) -> tuple[tuple, tuple]:
     """(x, y, weight) for training and for validation: the last ``fraction`` of the samples, before any shuffle."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation_split must be between 0 and 1, got {fraction}")
+    finite_number("validation_split", fraction, 0, 1, above=True)
     if not is_arrays(x):
         raise ValueError("validation_split needs arrays; for batches give validation_data")
     x, y, weight = as_arrays(x), as_arrays(y, "y"), as_arrays(weight, "sample_weight")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydl.arguments import finite_number
+
 
 class ClassWeights:
     """w_i = weight of sample i × weight of its class; classes that are not named weigh 1.
@@ -19,14 +21,12 @@ class ClassWeights:
         if not isinstance(weights, dict):
             raise TypeError(f"class_weight must be a dict, class number -> weight, got {weights!r}")
         for label, weight in weights.items():
-            if not isinstance(label, int | np.integer) or not 0 <= label < classes:
+            is_number = isinstance(label, int | np.integer) and not isinstance(label, bool)
+            if not is_number or not 0 <= label < classes:
                 raise ValueError(
                     f"class_weight: classes are numbers from 0 to {classes - 1}, got {label!r}"
                 )
-            if not (np.isfinite(weight) and weight >= 0):
-                raise ValueError(
-                    f"class_weight: class {label} has weight {weight}: expected a number >= 0"
-                )
+            finite_number(f"class_weight: the weight of class {label}", weight, low=0)
         self.one_hot = one_hot
         self.table = np.ones(classes)
         for label, weight in weights.items():

@@ -284,6 +284,7 @@ def make_sources(
 
 def fitting_batch(x: Any, batch_size: int) -> int:
     """Where nothing is trained, a batch may be larger than the data: it is made to fit."""
+    batch_size = whole_number("batch_size", batch_size)
     if is_arrays(x):
         return min(batch_size, max(count_samples(as_arrays(x)), 1))
     return batch_size
