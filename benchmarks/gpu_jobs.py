@@ -96,6 +96,9 @@ def write(path: Path, measure: Callable[[Allowance], Any], until: float) -> None
     path.write_text(json.dumps({"found": found, "left_out": allowance.left_out}))
 
 
+AT_ONCE = {"PYTHONUNBUFFERED": "1"}  # what is printed, so that it is there when a process is killed
+
+
 def run(command: list[str], until: float) -> tuple[str, str | None]:
     """Run a command, until that time at the latest.
 
@@ -106,7 +109,9 @@ def run(command: list[str], until: float) -> tuple[str, str | None]:
     if seconds <= 0:
         return "", "there was no time left to begin"
     with tempfile.TemporaryFile("w+", errors="replace") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | AT_ONCE
+        )
         try:
             code = process.wait(seconds)
             failure = f"exit code {code}" if code else None

@@ -109,7 +109,7 @@ def test_an_error_of_one_rank_in_tinydl_train_ends_all(python, tmp_path):
     model = f"{tmp_path}/mine.py:build"
     code, output = run(python, "-m", "tinydl", "train", model, "--runs", tmp_path / "runs")
     assert code == 1
-    assert "error: not on this machine" in output
+    assert f"error: {model}, for input (8, 8, 1): ValueError: not on this machine" in output
     assert "[rank 1] ends with code 1" in output
 
 
