@@ -206,6 +206,7 @@ MISTAKES = [
     (rung("shared_tile"), BARRIER, 1, RACE),  # and before they are written again
     (rung("double_buffered"), BARRIER, 0, RACE),
     (rung("double_buffered"), r"cp\.async\.wait_group 0;", 0, "to which a copy is under way"),
+    (rung("double_buffered"), r"cp\.async\.wait_group 0;", 1, "ends before its copies"),
     (rung("bf16"), r"cp\.async\.commit_group;", 0, "to which a copy is under way"),
     (rung("wgmma_tf32"), r"fence\.proxy\.async\.shared::cta;", 0, "a barrier that was not fenced"),
     (rung("wgmma_tf32"), r"mbarrier\.arrive[^;]*;", 0, "waits for ever"),

@@ -38,9 +38,9 @@ def shifted(which: str, kind: str, x: str, by: str) -> str:
 
 
 def _upper(kind: str, x: str, y: str) -> str:
-    wide = "__int128" if size_of(kind) == 8 else "int64_t" if kind[0] == "s" else "uint64_t"
-    if size_of(kind) == 8 and kind[0] != "s":
-        wide = "unsigned __int128"
+    wide = {"s32": "int64_t", "u32": "uint64_t", "s64": "__int128", "u64": "unsigned __int128"}[
+        kind
+    ]
     return f"({wide})({x}) * ({wide})({y}) >> {8 * size_of(kind)}"
 
 

@@ -193,7 +193,7 @@ static int turn(struct block *b)
         int before = t->state;
         t->state = run(t);
         moved |= t->state != FOR_COPIES || before == READY;
-        if (t->state == ENDED && t->copies_count) end_copies(t, t->group + 1);
+        if (t->state == ENDED && t->copies_count) fail(t, "ends before its copies");
         if (t->state == ENDED && t->products_done < t->products_group) fail(t, "ends before its products");
     }
     moved |= meet(b);
